@@ -1,0 +1,90 @@
+"""What a run holds and how it lies in ``run.db``.
+
+No idea of who measures or who reads. All tables are bounded but ``layer`` (one row a layer) and ``event`` (a few rows
+an epoch).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+SCHEMA_VERSION = 1
+DATABASE = "run.db"
+
+TABLES = """
+CREATE TABLE info (key TEXT PRIMARY KEY, value TEXT NOT NULL);                       -- JSON values
+CREATE TABLE layer (position INTEGER PRIMARY KEY, data TEXT NOT NULL);               -- JSON of LayerInfo
+CREATE TABLE bucket (                                                                -- the sketch timeline
+    phase TEXT, view TEXT, position INTEGER,                                         -- view: 'long' or 'recent'
+    first_step INTEGER NOT NULL, last_step INTEGER NOT NULL, num_steps INTEGER NOT NULL,
+    rows BLOB NOT NULL, hist BLOB NOT NULL, fired BLOB NOT NULL,                     -- arrays, see store.pack
+    PRIMARY KEY (phase, view, position));
+CREATE TABLE scalar (phase TEXT, name TEXT, step INTEGER, value REAL,                -- the last steps, exact; NaN is NULL
+    PRIMARY KEY (phase, name, step)) WITHOUT ROWID;
+CREATE TABLE scalar_bucket (                                                         -- all steps, coarser with age
+    phase TEXT, name TEXT, position INTEGER,
+    first_step INTEGER NOT NULL, last_step INTEGER NOT NULL, num_steps INTEGER NOT NULL,
+    mean REAL, low REAL, high REAL, first_non_finite INTEGER,
+    PRIMARY KEY (phase, name, position)) WITHOUT ROWID;
+CREATE TABLE event (id INTEGER PRIMARY KEY, step INTEGER NOT NULL, kind TEXT NOT NULL, data TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What recording cost, in seconds of the recording process, and what it saw.
+
+    ``recorder_s`` is the recorder's own time inside the observed steps; ``elapsed_s`` the time from the first observed
+    step's beginning to the last one's end, the recorder's share included. ``budget`` is the share allowed (None: no limit).
+    """
+
+    recorder_s: float = 0.0
+    elapsed_s: float = 0.0
+    steps_seen: int = 0
+    steps_recorded: int = 0
+    budget: float | None = None
+
+    @property
+    def share(self) -> float:
+        """The recorder's share of the elapsed time (0 when nothing was timed)."""
+        return self.recorder_s / self.elapsed_s if self.elapsed_s > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """Who made the run, when, with what.
+
+    ``status`` is running, finished, stopped (a callback stopped the fit), interrupted (Ctrl-C) or failed. ``created`` is
+    ISO 8601 with offset. ``environment`` holds versions and device, ``config`` what the driver chose to tell (no command
+    line, no environment variables: they carry secrets).
+    """
+
+    name: str
+    created: str = ""
+    status: str = "running"
+    pid: int = 0
+    host: str = ""
+    cost: Cost = field(default_factory=Cost)
+    environment: dict[str, str] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data, one entry a field."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> RunInfo:
+        """Undo `to_json`; entries of a later version that are not known here are left out."""
+        known = {key: value for key, value in data.items() if key in cls.__dataclass_fields__}
+        known["cost"] = Cost(**known.get("cost", {}))
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened at a step: a fit or an epoch began, a phase changed, a remark."""
+
+    step: int
+    kind: str
+    data: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,311 @@
+"""`RunWriter`: the one writer of a run; `read_run`: a run directory as a `RunView`.
+
+No idea of tensors or of training. A writer keeps the bounded timelines in memory and stores what changed at most once a
+`FLUSH_INTERVAL_S`, so a killed process loses at most that; with ``directory=None`` the run lives in memory only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import os
+import sqlite3
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actograph.errors import RunInUseError, RunNotFoundError
+from actograph.layout.layer import LayerInfo
+from actograph.runlog import schema
+from actograph.runlog.scalars import ScalarBucket, ScalarSeries, ScalarTrack
+from actograph.runlog.schema import Event, RunInfo
+from actograph.runlog.timeline import Bucket, Timeline, joined
+from actograph.runlog.view import RunView
+
+FLUSH_INTERVAL_S = 1.0
+FAST = 1  # zlib level: histograms shrink about fivefold at any level, and this one costs least
+
+
+def pack(array: NDArray[Any]) -> bytes:
+    """Return an array as compressed bytes that carry dtype and shape."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return zlib.compress(buffer.getvalue(), FAST)
+
+
+def unpack(blob: bytes) -> NDArray[Any]:
+    """Undo `pack`; nothing in the bytes can run code."""
+    return np.asarray(np.lib.format.read_array(io.BytesIO(zlib.decompress(blob)), allow_pickle=False))
+
+
+class RunWriter:
+    """Collects one run and stores it. Not thread-safe: one run, one writer, one thread.
+
+    Raises RunInUseError when the directory already holds a run.
+    """
+
+    def __init__(
+        self, directory: Path | None, info: RunInfo, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.directory = directory
+        self.info = info
+        self.layers: list[LayerInfo] = []
+        self._timelines: defaultdict[str, Timeline] = defaultdict(Timeline)
+        self._tracks: defaultdict[tuple[str, str], ScalarTrack] = defaultdict(ScalarTrack)
+        self._events: list[Event] = []
+        self._num_stored_layers = 0
+        self._num_stored_events = 0
+        self._clock = clock
+        self._pid = os.getpid()
+        self._next_flush_s = clock() + FLUSH_INTERVAL_S
+        self._database = _create(directory) if directory is not None else None
+        self.flush()
+
+    def add_layer(self, layer: LayerInfo) -> None:
+        """Append a layer; its rows stand at its position in every later block."""
+        self.layers.append(layer)
+
+    def add_block(self, bucket: Bucket, phase: str = "train") -> None:
+        """Append all layers' rows at one step (``num_steps`` 1)."""
+        self._timelines[phase].append(bucket)
+
+    def add_scalar(self, name: str, step: int, value: float, phase: str = "train") -> None:
+        """Append a scalar's value at a step."""
+        self._tracks[phase, name].append(step, value)
+
+    def add_event(self, step: int, kind: str, **data: Any) -> None:
+        """Append an event; ``data`` must be plain JSON data."""
+        self._events.append(Event(step, kind, data))
+
+    def flush_if_due(self) -> None:
+        """Store what is new when the interval has passed."""
+        if self._clock() >= self._next_flush_s:
+            self.flush()
+
+    def flush(self) -> None:
+        """Store what is new now."""
+        self._next_flush_s = self._clock() + FLUSH_INTERVAL_S
+        if (
+            self._database is None or os.getpid() != self._pid
+        ):  # a forked child must not write its parent's run
+            return
+        with self._database as transaction:
+            self._store_info(transaction)
+            for (phase, name), track in self._tracks.items():
+                _store_track(transaction, phase, name, track)
+            for phase, timeline in self._timelines.items():
+                _store_timeline(transaction, phase, timeline)
+
+    def close(self, status: str) -> None:
+        """Store the rest, note how the run ended, and leave one plain file. Closing twice does nothing."""
+        self.info = replace(self.info, status=status)
+        self.flush()
+        if self._database is not None and os.getpid() == self._pid:
+            self._database.execute("PRAGMA journal_mode=DELETE")
+            self._database.close()
+        self._database = None
+
+    def view(self) -> RunView:
+        """Return the run as it is now, equal to what `read_run` gives after a flush."""
+        timeline = self._timelines["train"]
+        return RunView(
+            info=self.info,
+            layers=tuple(self.layers),
+            buckets=tuple(joined(timeline.long, list(timeline.recent))),
+            scalars={key: ScalarSeries.join(t.buckets, list(t.exact)) for key, t in self._tracks.items()},
+            events=tuple(self._events),
+        )
+
+    def _store_info(self, transaction: sqlite3.Connection) -> None:
+        entries = {"schema": schema.SCHEMA_VERSION, **self.info.to_json()}
+        transaction.executemany(
+            "INSERT OR REPLACE INTO info VALUES (?, ?)",
+            [(key, json.dumps(value)) for key, value in entries.items()],
+        )
+        layers = list(enumerate(self.layers))[self._num_stored_layers :]
+        transaction.executemany(
+            "INSERT INTO layer VALUES (?, ?)",
+            [(position, json.dumps(layer.to_json())) for position, layer in layers],
+        )
+        events = self._events[self._num_stored_events :]
+        transaction.executemany(
+            "INSERT INTO event (step, kind, data) VALUES (?, ?, ?)",
+            [(event.step, event.kind, json.dumps(event.data)) for event in events],
+        )
+        self._num_stored_layers, self._num_stored_events = len(self.layers), len(self._events)
+
+
+def read_run(path: Path | str) -> RunView:
+    """Read a run directory, or its ``run.db``, finished or still being written.
+
+    Raises RunNotFoundError when there is none or it cannot be read.
+    """
+    database = Path(path)
+    database = database / schema.DATABASE if database.is_dir() else database
+    if not database.is_file():
+        raise RunNotFoundError(
+            f"no run at {path}: expected a folder that holds {schema.DATABASE}; see `actograph ls`"
+        )
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
+        ) as connection:
+            return _read(connection)
+    except (sqlite3.DatabaseError, ValueError, KeyError, TypeError, zlib.error) as error:
+        raise RunNotFoundError(
+            f"{database} is not a readable run ({error}); it may be damaged or foreign"
+        ) from error
+
+
+def find_runs(directory: Path) -> list[Path]:
+    """Return the run directories right below (or at) ``directory``, oldest first by name."""
+    if not directory.is_dir():
+        return []
+    return sorted(
+        database.parent for pattern in ("", "*/") for database in directory.glob(pattern + schema.DATABASE)
+    )
+
+
+def _create(directory: Path) -> sqlite3.Connection:
+    database = directory / schema.DATABASE
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with database.open("x"):  # exclusive: of two processes only one gets the folder
+            pass
+    except FileExistsError as error:
+        raise RunInUseError(
+            f"{directory} already holds a run or is not a folder; choose another output folder or delete it"
+        ) from error
+    except OSError as error:
+        raise RunInUseError(
+            f"cannot write to {directory} ({error.strerror}); choose another output folder"
+        ) from error
+    connection = sqlite3.connect(database, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.executescript(schema.TABLES)
+    return connection
+
+
+def _store_timeline(transaction: sqlite3.Connection, phase: str, timeline: Timeline) -> None:
+    long, recent = timeline.take_changes()
+    transaction.execute(
+        "DELETE FROM bucket WHERE phase = ? AND view = 'long' AND position >= ?", (phase, len(timeline.long))
+    )
+    views = [("long", *entry) for entry in long] + [("recent", *entry) for entry in recent]
+    transaction.executemany(
+        "INSERT OR REPLACE INTO bucket VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                phase,
+                view,
+                position,
+                b.first_step,
+                b.last_step,
+                b.num_steps,
+                pack(b.rows),
+                pack(b.hist),
+                pack(b.fired),
+            )
+            for view, position, b in views
+        ],
+    )
+
+
+def _store_track(transaction: sqlite3.Connection, phase: str, name: str, track: ScalarTrack) -> None:
+    buckets, exact = track.take_changes()
+    if not exact:
+        return
+    key = (phase, name)
+    transaction.execute(
+        "DELETE FROM scalar_bucket WHERE phase = ? AND name = ? AND position >= ?", (*key, len(track.buckets))
+    )
+    transaction.executemany(
+        "INSERT OR REPLACE INTO scalar_bucket VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                *key,
+                position,
+                b.first_step,
+                b.last_step,
+                b.num_steps,
+                b.mean,
+                b.low,
+                b.high,
+                b.first_non_finite,
+            )
+            for position, b in buckets
+        ],
+    )
+    transaction.executemany(
+        "INSERT OR REPLACE INTO scalar VALUES (?, ?, ?, ?)", [(*key, *entry) for entry in exact]
+    )
+    transaction.execute(
+        "DELETE FROM scalar WHERE phase = ? AND name = ? AND step < ?", (*key, track.exact[0][0])
+    )
+
+
+def _read(connection: sqlite3.Connection) -> RunView:
+    info = {key: json.loads(value) for key, value in connection.execute("SELECT key, value FROM info")}
+    version = info.pop("schema", None)
+    if version != schema.SCHEMA_VERSION:
+        raise ValueError(f"schema version {version}, this actograph reads version {schema.SCHEMA_VERSION}")
+    layers = connection.execute("SELECT data FROM layer ORDER BY position")
+    events = connection.execute("SELECT step, kind, data FROM event ORDER BY id")
+    return RunView(
+        info=RunInfo.from_json(info),
+        layers=tuple(LayerInfo.from_json(json.loads(data)) for (data,) in layers),
+        buckets=tuple(joined(_read_buckets(connection, "long"), _read_buckets(connection, "recent"))),
+        scalars=dict(_read_scalars(connection)),
+        events=tuple(Event(step, kind, json.loads(data)) for step, kind, data in events),
+    )
+
+
+def _read_buckets(connection: sqlite3.Connection, view: str, phase: str = "train") -> list[Bucket]:
+    entries = connection.execute(
+        "SELECT first_step, last_step, num_steps, rows, hist, fired FROM bucket"
+        " WHERE phase = ? AND view = ? ORDER BY first_step",
+        (phase, view),
+    )
+    return [
+        Bucket(*steps, unpack(rows), unpack(hist), unpack(fired)) for *steps, rows, hist, fired in entries
+    ]
+
+
+def _read_scalars(connection: sqlite3.Connection) -> Iterator[tuple[tuple[str, str], ScalarSeries]]:
+    keys = connection.execute("SELECT DISTINCT phase, name FROM scalar_bucket").fetchall()
+    for key in keys:
+        buckets = connection.execute(
+            "SELECT first_step, last_step, num_steps, mean, low, high, first_non_finite FROM scalar_bucket"
+            " WHERE phase = ? AND name = ? ORDER BY position",
+            key,
+        )
+        exact = connection.execute(
+            "SELECT step, value FROM scalar WHERE phase = ? AND name = ? ORDER BY step", key
+        )
+        yield (
+            key,
+            ScalarSeries.join(
+                [_scalar_bucket(entry) for entry in buckets], [_exact(entry) for entry in exact]
+            ),
+        )
+
+
+def _scalar_bucket(entry: Iterable[Any]) -> ScalarBucket:
+    first_step, last_step, num_steps, mean, low, high, first_non_finite = entry
+    mean, low, high = (math.nan if value is None else value for value in (mean, low, high))
+    return ScalarBucket(first_step, last_step, num_steps, mean, low, high, first_non_finite)
+
+
+def _exact(entry: tuple[int, float | None]) -> tuple[int, float]:
+    step, value = entry
+    return step, math.nan if value is None else value

@@ -1,0 +1,249 @@
+"""`RunView`: a run as numpy columns. The only place where std, shares, quantiles and dead units are derived.
+
+No idea whether training is live or long over, and none of files or torch. Rules, figures, terminal and report read runs
+through this and nothing else.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actograph.errors import UsageError
+from actograph.layout import bins
+from actograph.layout.layer import LayerInfo
+from actograph.layout.row import Counts, Field, Floats, Moments, empty_rows, moments
+from actograph.runlog.scalars import ScalarSeries
+from actograph.runlog.schema import Event, RunInfo
+from actograph.runlog.timeline import Bucket, packed_size, with_all_layers
+
+DEAD_WINDOW = 20  # recorded steps without firing before a unit counts as dead: 1,280 samples at batch 64
+
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A derived number of a layer over time: how to name it, and whether it is a share in [0, 1]."""
+
+    name: str
+    label: str
+    derive: Callable[[RunView], Floats]
+    is_share: bool = False
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run: who made it, its layers, the sketch timeline of the training phase, scalars and events.
+
+    Axes: T buckets in time order (one recorded step each while the run is short, more later), L layers in the order of
+    their first call, U units of one layer.
+    """
+
+    info: RunInfo
+    layers: tuple[LayerInfo, ...] = ()
+    buckets: tuple[Bucket, ...] = ()
+    scalars: Mapping[tuple[str, str], ScalarSeries] = field(default_factory=dict)  # by (phase, name)
+    events: tuple[Event, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "buckets", tuple(with_all_layers(list(self.buckets))))
+
+    # The time axis
+
+    @cached_property
+    def first_steps(self) -> NDArray[np.int64]:
+        """First step of each bucket (T,)."""
+        return np.array([bucket.first_step for bucket in self.buckets], np.int64)
+
+    @cached_property
+    def last_steps(self) -> NDArray[np.int64]:
+        """Last step of each bucket (T,)."""
+        return np.array([bucket.last_step for bucket in self.buckets], np.int64)
+
+    @cached_property
+    def num_recorded(self) -> NDArray[np.int64]:
+        """Recorded steps of each bucket (T,)."""
+        return np.array([bucket.num_steps for bucket in self.buckets], np.int64)
+
+    @property
+    def num_steps(self) -> int:
+        """Number of steps the run has seen: one beyond the last step of any bucket or training scalar."""
+        ends = [
+            float(series.steps[-1])
+            for (phase, _), series in self.scalars.items()
+            if phase == "train" and len(series)
+        ]
+        ends += [float(step) for step in self.last_steps[-1:]]
+        return int(max(ends, default=-1.0)) + 1
+
+    # What was recorded
+
+    @cached_property
+    def rows(self) -> Floats:
+        """Rows (T, L, NUM_FIELDS)."""
+        if not self.buckets:
+            return empty_rows(0, len(self.layers))
+        return np.stack([bucket.rows for bucket in self.buckets])
+
+    def histogram(self, layer: int | str) -> Counts:
+        """Return the counts (T, NUM_BINS) of one layer."""
+        index = self.layer_index(layer)
+        if not self.buckets:
+            return np.zeros((0, bins.NUM_BINS), np.uint32)
+        return np.stack([bucket.hist[index] for bucket in self.buckets])
+
+    def fired(self, layer: int | str) -> Flags:
+        """Tell whether each unit left the flat region at least once in each bucket: (T, U)."""
+        index = self.layer_index(layer)
+        num_units = self.layers[index].num_units
+        begin = sum(packed_size(info.num_units) for info in self.layers[:index])
+        size = packed_size(num_units)
+        packed = [bucket.fired[begin : begin + size] for bucket in self.buckets]
+        if not packed:
+            return np.zeros((0, num_units), np.bool_)
+        return np.unpackbits(np.stack(packed), axis=1, count=num_units, bitorder="little").astype(np.bool_)
+
+    def scalar(self, name: str, phase: str = "train") -> ScalarSeries:
+        """Return a scalar's series; empty when it was never recorded."""
+        return self.scalars.get((phase, name), ScalarSeries.join([], []))
+
+    # What follows from it
+
+    def layer_index(self, layer: int | str) -> int:
+        """Return the position of a layer given by position (negative too) or name.
+
+        Raises UsageError that names close matches, or the valid positions.
+        """
+        if isinstance(layer, str):
+            return self._index_of_name(layer)
+        if not -len(self.layers) <= layer < len(self.layers):
+            raise UsageError(
+                f"no layer {layer}: this run has {len(self.layers)} layers, 0 to {len(self.layers) - 1}"
+            )
+        return layer % len(self.layers)
+
+    def column(self, name: str) -> Floats:
+        """Return one of `STATISTICS` for all layers over time: (T, L), NaN where it is not defined."""
+        if name not in STATISTICS:
+            raise UsageError(f"no statistic {name!r}: choose one of {', '.join(STATISTICS)}")
+        return STATISTICS[name].derive(self)
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Number, mean and M2 of the finite values, each (T, L)."""
+        return moments(self.rows)
+
+    def quantile(self, layer: int | str, share: float) -> Floats:
+        """Return the value below which ``share`` of a layer's values lie, within 12 %: (T,)."""
+        return bins.quantile(self.histogram(layer), share)
+
+    def steps_silent(self, layer: int | str) -> Floats:
+        """Count the recorded steps since each unit last fired, up to the end of each bucket: (T, U)."""
+        fired = self.fired(layer)
+        ends = np.cumsum(self.num_recorded, dtype=np.float64)[:, None]
+        last = (
+            np.maximum.accumulate(np.where(fired, ends, 0.0), axis=0) if len(fired) else np.zeros(fired.shape)
+        )
+        return ends - last
+
+    def dead(self, layer: int | str, window: int = DEAD_WINDOW) -> Flags:
+        """Tell whether each unit has not fired in the last ``window`` recorded steps or more: (T, U)."""
+        return self.steps_silent(layer) >= window
+
+    def first_non_finite(self, layer: int | str) -> int | None:
+        """Return the exact first step with a NaN or Inf in the layer's output, None if there was none."""
+        steps = self.rows[:, self.layer_index(layer), Field.FIRST_NON_FINITE]
+        first = steps.min(initial=np.inf)
+        return int(first) if np.isfinite(first) else None
+
+    def _index_of_name(self, name: str) -> int:
+        names = [info.name for info in self.layers]
+        if name in names:
+            return names.index(name)
+        close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+        hint = (
+            f"did you mean {' or '.join(map(repr, close))}?"
+            if close
+            else f"the layers are {', '.join(names)}"
+        )
+        raise UsageError(f"no layer {name!r} in this run: {hint}")
+
+
+def _share_of(rows_field: Field) -> Callable[[RunView], Floats]:
+    return lambda view: _ratio(view.rows[..., rows_field], view.moments.num)
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    share: Floats = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    return share
+
+
+def _mean(view: RunView) -> Floats:
+    return np.where(view.moments.num > 0, view.moments.mean, np.nan)
+
+
+def _std(view: RunView) -> Floats:
+    """Unbiased standard deviation: sqrt(M2 / (n - 1))."""
+    return np.sqrt(_ratio(view.moments.m2, view.moments.num - 1.0))
+
+
+def _rms(view: RunView) -> Floats:
+    return np.sqrt(_ratio(view.moments.m2, view.moments.num) + _mean(view) ** 2)
+
+
+def _extreme(rows_field: Field) -> Callable[[RunView], Floats]:
+    return lambda view: np.where(view.moments.num > 0, view.rows[..., rows_field], np.nan)
+
+
+def _non_finite(view: RunView) -> Floats:
+    bad = view.rows[..., Field.NAN] + view.rows[..., Field.INF]
+    return _ratio(bad, view.moments.num + bad)
+
+
+def _flat(view: RunView) -> Floats:
+    has_region = np.array([info.flat is not None for info in view.layers], np.bool_)
+    return np.where(has_region, _ratio(view.rows[..., Field.FLAT], view.moments.num), np.nan)
+
+
+def _dead(view: RunView) -> Floats:
+    """Share of dead units; NaN before the window has passed and for layers whose units cannot die."""
+    shares = np.full((len(view.buckets), len(view.layers)), np.nan)
+    for index, info in enumerate(view.layers):
+        if info.flat is not None and info.num_units:
+            shares[:, index] = view.dead(index).mean(axis=1)
+    shares[np.cumsum(view.num_recorded) < DEAD_WINDOW] = np.nan
+    return shares
+
+
+def _quantile(share: float) -> Callable[[RunView], Floats]:
+    def derive(view: RunView) -> Floats:
+        columns = [view.quantile(index, share) for index in range(len(view.layers))]
+        return np.stack(columns, axis=1) if columns else np.zeros((len(view.buckets), 0))
+
+    return derive
+
+
+STATISTICS: Mapping[str, Statistic] = {
+    statistic.name: statistic
+    for statistic in (
+        Statistic("mean", "mean", _mean),
+        Statistic("std", "standard deviation", _std),
+        Statistic("rms", "root mean square", _rms),
+        Statistic("near_zero", "share near zero (|x| ≤ 0.05)", _share_of(Field.NEAR_ZERO), is_share=True),
+        Statistic("zeros", "share of exact zeros", _share_of(Field.ZEROS), is_share=True),
+        Statistic("flat", "share in the flat region", _flat, is_share=True),
+        Statistic("dead", "share of dead units", _dead, is_share=True),
+        Statistic("non_finite", "share of NaN and Inf", _non_finite, is_share=True),
+        Statistic("min", "minimum", _extreme(Field.MIN)),
+        Statistic("max", "maximum", _extreme(Field.MAX)),
+        Statistic("q05", "5 % quantile", _quantile(0.05)),
+        Statistic("q50", "median", _quantile(0.50)),
+        Statistic("q95", "95 % quantile", _quantile(0.95)),
+    )
+}
