@@ -71,6 +71,11 @@ class LayerInfo:
     flat: FlatRegion | None = None
     num_parameters: int = 0
 
+    @property
+    def num_flags(self) -> int:
+        """Units of which firing is recorded: all of them where there is a flat region not to fire in, else none."""
+        return self.num_units if self.flat is not None else 0
+
     def to_json(self) -> dict[str, Any]:
         """Return plain data for storage."""
         data: dict[str, Any] = {

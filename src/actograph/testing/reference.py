@@ -48,13 +48,15 @@ def numpy_histogram(values: NDArray[Any]) -> NDArray[np.int64]:
 def numpy_fired(values: NDArray[Any], flat: FlatRegion, channel_axis: int) -> NDArray[np.bool_]:
     """Tell for each unit whether any of its values (or NaN: it is not in the flat region) is outside the flat region."""
     outside = np.moveaxis(~in_flat_region(values, flat), channel_axis, 0)
-    return outside.reshape(outside.shape[0], -1).any(axis=1)
+    fired: NDArray[np.bool_] = np.logical_or.reduce(outside.reshape(outside.shape[0], -1), axis=1)
+    return fired
 
 
 def in_flat_region(values: NDArray[Any], flat: FlatRegion) -> NDArray[np.bool_]:
     """Tell for each value whether it lies in the flat region; finite values only, NaN and infinity never do."""
     exact = np.asarray(values, np.float64)
-    inside = np.zeros(exact.shape, np.bool_)
+    inside: NDArray[np.bool_] = np.zeros(exact.shape, np.bool_)
     for low, high in flat.intervals:
         inside |= (exact >= low) & (exact <= high)
-    return inside & np.isfinite(exact)
+    inside &= np.isfinite(exact)
+    return inside

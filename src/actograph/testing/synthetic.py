@@ -66,7 +66,5 @@ class SyntheticRun:
 
 def _packed_fired(values: NDArray[Any], info: LayerInfo) -> NDArray[np.uint8]:
     if info.flat is None or info.channel_axis is None:
-        fired = np.ones(info.num_units, np.bool_)
-    else:
-        fired = numpy_fired(values, info.flat, info.channel_axis)
-    return np.packbits(fired, bitorder="little")
+        return np.zeros(0, np.uint8)
+    return np.packbits(numpy_fired(values, info.flat, info.channel_axis), bitorder="little")

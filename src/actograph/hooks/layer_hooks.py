@@ -1,0 +1,252 @@
+"""`LayerHooks`: forward hooks on the leaves of one model that write rows into a block.
+
+No idea of steps, files or training. Whether a forward is measured is asked of ``gate`` once, at the outermost forward;
+the hooks themselves stay where they are. They add nothing to a copy of the model: in a deepcopy or a pickle a hook turns
+into a function that does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from actograph.hooks.channels import ChannelAxes
+from actograph.hooks.flat_region import flat_region
+from actograph.hooks.leaves import Select, leaf_modules, tensors_of
+from actograph.layout.layer import LayerInfo, Side
+from actograph.sketch.observe import is_measurable, observe_input, observe_output
+from actograph.sketch.slot import Block, Slot
+
+MAX_CALLS = 4  # of one module in one forward that are told apart; later ones share "name[4+]"
+
+Gate = Callable[[nn.Module], bool]
+
+
+class LayerHooks:
+    """Hooks on one model's leaves. Use as a context manager, or `attach` and `detach`.
+
+    Args:
+        model: the model; its leaves are looked up once.
+        block: where rows go; several models may share it.
+        on_layer: told of each layer when its first output is seen, in the block's order.
+        gate: asked at each outermost forward whether to measure it.
+        select: which layers (`leaves.Select`); None means all.
+        prefix: put before every layer name, for runs with several models.
+        clock: seconds; what the hooks take adds up in ``elapsed_s``.
+
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        block: Block,
+        on_layer: Callable[[LayerInfo], None],
+        gate: Gate,
+        select: Select | None = None,
+        prefix: str = "",
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.model = model
+        self.block = block
+        self.on_layer = on_layer
+        self.gate = gate
+        self.axes = ChannelAxes()
+        self.depth = 0  # of forwards of the model that are open (a model may call itself)
+        self.forward_number = 0  # tells a module's hook that its call index starts again
+        self.is_measuring = False
+        self.clock = clock
+        self.elapsed_s = 0.0  # spent in hooks; whoever reads it resets it
+        self._leaves = [
+            _LeafHook(self, prefix + name, leaf) for name, leaf in leaf_modules(model, select).items()
+        ]
+        self._handles: list[RemovableHandle] = []
+
+    def attach(self) -> None:
+        """Register the hooks; does nothing when they are registered."""
+        if self._handles:
+            return
+        root = _RootHook(self)
+        self._handles = [
+            self.model.register_forward_pre_hook(root.enter, prepend=True),
+            *[handle for leaf in self._leaves for handle in leaf.register()],
+            self.model.register_forward_hook(root.leave, always_call=True),
+        ]
+
+    def detach(self) -> None:
+        """Remove the hooks; does nothing when there are none."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self.depth, self.is_measuring = 0, False
+
+    def __enter__(self) -> LayerHooks:
+        self.attach()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.detach()
+
+    def measures_now(self) -> bool:
+        """Tell whether a leaf that is being called is to be measured.
+
+        Outside a forward of the model (its parts are called one by one) the gate is asked for each call.
+        """
+        if (
+            torch.compiler.is_compiling()
+        ):  # traced as the constant True: no graph break, and nothing is recorded
+            return False
+        return self.is_measuring if self.depth else self.gate(self.model)
+
+
+class _VanishingHook:
+    """A hook that a copy of its module does not keep.
+
+    Copies get the exit of a null context: it takes any arguments, does nothing, and is pickled without this package.
+    """
+
+    __slots__ = ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
+        return contextlib.nullcontext().__exit__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (contextlib.nullcontext(), "__exit__")
+
+
+class _RootHook:
+    """Opens and closes the outermost forward."""
+
+    def __init__(self, hooks: LayerHooks) -> None:
+        self.enter = _Enter(hooks)
+        self.leave = _Leave(hooks)
+
+
+class _Enter(_VanishingHook):
+    __slots__ = ("hooks",)
+
+    def __init__(self, hooks: LayerHooks) -> None:
+        self.hooks = hooks
+
+    def __call__(self, module: nn.Module, args: object) -> None:
+        hooks = self.hooks
+        if torch.compiler.is_compiling():
+            return
+        if hooks.depth == 0:
+            hooks.forward_number += 1
+            hooks.is_measuring = hooks.gate(module)
+        hooks.depth += 1
+
+
+class _Leave(_VanishingHook):
+    __slots__ = ("hooks",)
+
+    def __init__(self, hooks: LayerHooks) -> None:
+        self.hooks = hooks
+
+    def __call__(self, module: nn.Module, args: object, output: object) -> None:
+        if not torch.compiler.is_compiling():
+            self.hooks.depth = max(self.hooks.depth - 1, 0)
+
+
+class _LeafHook(_VanishingHook):
+    """Measures one module's outputs; knows its slots by call index and path."""
+
+    __slots__ = ("_call", "_forward_number", "_name", "_slots", "flat", "hooks", "module")
+
+    def __init__(self, hooks: LayerHooks, name: str, module: nn.Module) -> None:
+        self.hooks = hooks
+        self.module = module
+        self.flat = flat_region(module)
+        self._name = name
+        self._slots: dict[tuple[int, str], Slot] = {}
+        self._call = 0
+        self._forward_number = -1
+
+    def register(self) -> list[RemovableHandle]:
+        handles = [self.module.register_forward_hook(self)]
+        if self.flat is not None and self.flat.side is Side.INPUT:
+            # before the forward: an in-place module leaves no input behind
+            handles.append(self.module.register_forward_pre_hook(_InputHook(self)))
+        return handles
+
+    def __call__(self, module: nn.Module, args: tuple[object, ...], output: object) -> None:
+        hooks = self.hooks
+        if not hooks.measures_now():
+            return
+        start_s = hooks.clock()
+        call = self._next_call()
+        if isinstance(output, Tensor):
+            self._observe(call, "", args, output)
+        else:
+            for path, tensor in tensors_of(output):
+                self._observe(call, path, args, tensor)
+        hooks.elapsed_s += hooks.clock() - start_s
+
+    def observe_input(self, x: Tensor) -> None:
+        """Look for the flat region in the input of the call that is about to come."""
+        hooks = self.hooks
+        if not hooks.measures_now() or not is_measurable(x):
+            return
+        start_s = hooks.clock()
+        call = self._peek_call()
+        observe_input(x, self._slots.get((call, "")) or self._add_slot(call, "", (x,), x))
+        hooks.elapsed_s += hooks.clock() - start_s
+
+    def _peek_call(self) -> int:
+        fresh = self.hooks.depth == 0 or self._forward_number != self.hooks.forward_number
+        return 0 if fresh else min(self._call, MAX_CALLS)
+
+    def _next_call(self) -> int:
+        """Count this call: 0 at the first in an outermost forward, at most `MAX_CALLS`."""
+        call = self._peek_call()
+        self._forward_number = self.hooks.forward_number
+        self._call = call + 1
+        return call
+
+    def _observe(self, call: int, path: str, args: tuple[object, ...], output: Tensor) -> None:
+        slot = self._slots.get((call, path))
+        if slot is None:
+            if not is_measurable(output):
+                return
+            slot = self._add_slot(call, path, args, output)
+        observe_output(output, slot)
+
+    def _add_slot(self, call: int, path: str, args: tuple[object, ...], output: Tensor) -> Slot:
+        axis = self.hooks.axes.find(self.module, args, output)
+        info = LayerInfo(
+            name=self._name + _call_suffix(call) + (f":{path}" if path else ""),
+            kind=type(self.module).__name__,
+            shape=tuple(output.shape),
+            dtype=str(output.dtype).removeprefix("torch."),
+            channel_axis=axis,
+            num_units=0 if axis is None else output.shape[axis],
+            flat=self.flat,
+            num_parameters=sum(p.numel() for p in self.module.parameters(recurse=False)),
+        )
+        slot = self.hooks.block.add(output.device, info.flat, axis, info.num_units)
+        self._slots[call, path] = slot
+        self.hooks.on_layer(info)
+        return slot
+
+
+class _InputHook(_VanishingHook):
+    __slots__ = ("leaf",)
+
+    def __init__(self, leaf: _LeafHook) -> None:
+        self.leaf = leaf
+
+    def __call__(self, module: nn.Module, args: tuple[object, ...]) -> None:
+        if args and isinstance(args[0], Tensor):
+            self.leaf.observe_input(args[0])
+
+
+def _call_suffix(call: int) -> str:
+    if call == 0:
+        return ""
+    return f"[{call}]" if call < MAX_CALLS else f"[{MAX_CALLS}+]"

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from actograph.errors import UsageError
+from actograph.hooks.leaves import leaf_modules, tensors_of
+
+
+def nested() -> nn.Module:
+    return nn.Sequential(
+        nn.Sequential(nn.Linear(2, 2), nn.ReLU()),
+        nn.MultiheadAttention(2, 1),
+        parametrizations.weight_norm(nn.Linear(2, 2)),
+    )
+
+
+def test_leaves_are_modules_without_children() -> None:
+    assert list(leaf_modules(nested())) == ["0.0", "0.1", "1", "2"]
+
+
+def test_a_model_that_is_a_leaf_is_called_model() -> None:
+    assert list(leaf_modules(nn.Linear(2, 2))) == ["model"]
+
+
+def test_a_shared_module_is_hooked_once() -> None:
+    act = nn.ReLU()
+    assert list(leaf_modules(nn.Sequential(nn.Linear(2, 2), act, nn.Linear(2, 2), act))) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("select", "names"),
+    [
+        ("0.*", ["0.0", "0.1"]),
+        (nn.Linear, ["0.0", "2"]),
+        (lambda name, module: name.endswith("1"), ["0.1", "1"]),
+        ([nn.ReLU, "2"], ["0.1", "2"]),
+    ],
+)
+def test_layers_are_selected_by_pattern_class_or_predicate(select: object, names: list[str]) -> None:
+    assert list(leaf_modules(nested(), select)) == names  # type: ignore[arg-type]
+
+
+def test_a_selection_of_nothing_names_the_layers() -> None:
+    with pytest.raises(UsageError, match=r"'conv\*' matches no layer; the layers are 0.0, 0.1"):
+        leaf_modules(nested(), "conv*")
+
+
+def test_nested_outputs_are_flattened_to_named_tensors() -> None:
+    @dataclass
+    class Output:
+        logits: torch.Tensor
+        hidden: tuple[torch.Tensor, ...]
+
+    one = torch.ones(1)
+    output = {"out": Output(one, (one, one)), "none": None, "list": [one, 3]}
+    assert [path for path, _ in tensors_of(output)] == [
+        "out.logits",
+        "out.hidden.0",
+        "out.hidden.1",
+        "list.0",
+    ]

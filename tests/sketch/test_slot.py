@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from actograph.layout.layer import Side
+from actograph.layout.row import Field, empty_rows
+from actograph.sketch.observe import is_measurable, observe_input, observe_output
+from actograph.sketch.slot import CHUNK_FLAGS, CHUNK_ROWS, Block
+from actograph.testing.synthetic import RELU
+
+CPU = torch.device("cpu")
+
+
+def test_layers_keep_their_order_over_chunks() -> None:
+    block = Block()
+    num_layers = 2 * CHUNK_ROWS + 3
+    slots = [block.add(CPU, None, None, 0) for _ in range(num_layers)]
+    for value, slot in enumerate(slots):
+        observe_output(torch.tensor([value + 0.5]), slot)
+    rows, hist, fired = block.take(0)
+    np.testing.assert_array_equal(rows[:, Field.MAX], np.arange(num_layers) + 0.5)
+    np.testing.assert_array_equal(hist.sum(axis=1), 1)
+    assert fired.size == 0
+
+
+def test_taking_a_block_clears_it() -> None:
+    block = Block()
+    slot = block.add(CPU, RELU, 1, 3)
+    observe_output(torch.tensor([[1.0, -1.0, 0.0]]), slot)
+    assert block.take(0)[2].tolist() == [0b001]
+    rows, hist, fired = block.take(1)
+    np.testing.assert_array_equal(rows, empty_rows(1))
+    assert hist.sum() == 0
+    assert fired.tolist() == [0]
+
+
+def test_flags_of_each_layer_fill_whole_bytes() -> None:
+    block = Block()
+    sizes = [3, 17, CHUNK_FLAGS + 1, 8]
+    slots = [block.add(CPU, RELU, 1, size) for size in sizes]
+    for slot, size in zip(slots, sizes, strict=True):
+        observe_output(torch.ones(1, size), slot)
+    fired = block.take(0)[2]
+    begin = 0
+    for size in sizes:
+        num_bytes = (size + 7) // 8
+        assert np.unpackbits(fired[begin : begin + num_bytes]).sum() == size
+        begin += num_bytes
+    assert begin == len(fired)
+
+
+def test_a_step_with_a_nan_is_noted_as_the_first() -> None:
+    block = Block()
+    slot, healthy = block.add(CPU, None, None, 0), block.add(CPU, None, None, 0)
+    observe_output(torch.tensor([1.0, float("nan")]), slot)
+    observe_output(torch.tensor([1.0]), healthy)
+    assert block.take(41)[0][:, Field.FIRST_NON_FINITE].tolist() == [41.0, np.inf]
+
+
+def test_only_dense_floating_tensors_are_measured() -> None:
+    assert is_measurable(torch.ones(2))
+    for other in (
+        torch.ones(2, dtype=torch.long),
+        torch.ones(2, device="meta"),
+        torch.eye(2).to_sparse(),
+        None,
+        3.0,
+    ):
+        assert not is_measurable(other)
+
+
+def test_the_flat_region_is_looked_for_on_its_side_only() -> None:
+    on_input = type(RELU)(RELU.nonlinearity, Side.INPUT, RELU.intervals)
+    block = Block()
+    slot = block.add(CPU, on_input, 0, 2)
+    observe_output(torch.tensor([-1.0, -2.0]), slot)
+    assert slot.values[Field.FLAT] == 0
+    observe_input(torch.tensor([-1.0, 2.0]), slot)
+    assert slot.values[Field.FLAT] == 1
+    assert slot.fired.tolist() == [False, True]
