@@ -101,13 +101,15 @@ class ScalarSeries:
 
     @classmethod
     def join(cls, buckets: list[ScalarBucket], exact: list[tuple[int, float]]) -> ScalarSeries:
-        """Join both views without overlap; where a step was written twice the later value stands."""
+        """Join both views; where a step was written twice the later value stands.
+
+        The bucket in which the exact steps begin stands before them, as one point that covers some of them as well.
+        """
         exact = sorted(dict(exact).items())
         begin = exact[0][0] if exact else math.inf
         old = [bucket for bucket in buckets if bucket.first_step < begin]
-        end = old[-1].last_step if old else -1
-        points = [(b.last_step, b.mean, b.low, b.high) for b in old]
-        points += [(step, value, value, value) for step, value in exact if step > end]
+        points = [(min(b.last_step, begin - 1), b.mean, b.low, b.high) for b in old]
+        points += [(step, value, value, value) for step, value in exact]
         steps, values, low, high = np.array(points, dtype=np.float64).reshape(-1, 4).T
         firsts = [b.first_non_finite for b in buckets if b.first_non_finite is not None]
         return cls(steps, values, low, high, min(firsts, default=None))

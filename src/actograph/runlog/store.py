@@ -106,13 +106,27 @@ class RunWriter:
                 _store_timeline(transaction, phase, timeline)
 
     def close(self, status: str) -> None:
-        """Store the rest, note how the run ended, and leave one plain file. Closing twice does nothing."""
+        """Store the rest, note how the run ended, and leave one plain file. A closed run can be taken up again."""
         self.info = replace(self.info, status=status)
         self.flush()
         if self._database is not None and os.getpid() == self._pid:
             self._database.execute("PRAGMA journal_mode=DELETE")
             self._database.close()
         self._database = None
+
+    def reopen(self) -> None:
+        """Go on with a run that was closed; does nothing while it is open."""
+        self.info = replace(self.info, status="running")
+        if self._database is None and self.directory is not None and os.getpid() == self._pid:
+            self._database = _connect(self.directory / schema.DATABASE)
+
+    def discard(self) -> None:
+        """Delete what was stored, and the directory if nothing else is in it: the run did not begin."""
+        self.close("failed")
+        if self.directory is not None:
+            (self.directory / schema.DATABASE).unlink()
+            with contextlib.suppress(OSError):  # not empty: there is something of the user's in it
+                self.directory.rmdir()
 
     def view(self) -> RunView:
         """Return the run as it is now, equal to what `read_run` gives after a flush."""
@@ -189,10 +203,15 @@ def _create(directory: Path) -> sqlite3.Connection:
         raise RunInUseError(
             f"cannot write to {directory} ({error.strerror}); choose another output folder"
         ) from error
+    connection = _connect(database)
+    connection.executescript(schema.TABLES)
+    return connection
+
+
+def _connect(database: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(database, check_same_thread=False)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
-    connection.executescript(schema.TABLES)
     return connection
 
 
@@ -276,9 +295,12 @@ def _read_buckets(connection: sqlite3.Connection, view: str, phase: str = "train
         " WHERE phase = ? AND view = ? ORDER BY first_step",
         (phase, view),
     )
-    return [
-        Bucket(*steps, unpack(rows), unpack(hist), unpack(fired)) for *steps, rows, hist, fired in entries
-    ]
+    return [_bucket(entry) for entry in entries]
+
+
+def _bucket(entry: Iterable[Any]) -> Bucket:
+    first_step, last_step, num_steps, rows, hist, fired = entry
+    return Bucket(first_step, last_step, num_steps, unpack(rows), unpack(hist), unpack(fired))
 
 
 def _read_scalars(connection: sqlite3.Connection) -> Iterator[tuple[tuple[str, str], ScalarSeries]]:

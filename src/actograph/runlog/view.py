@@ -99,10 +99,13 @@ class RunView:
         return np.stack([bucket.hist[index] for bucket in self.buckets])
 
     def fired(self, layer: int | str) -> Flags:
-        """Tell whether each unit left the flat region at least once in each bucket: (T, U)."""
+        """Tell whether each unit left the flat region at least once in each bucket: (T, U).
+
+        U is 0 for a layer without a flat region.
+        """
         index = self.layer_index(layer)
-        num_units = self.layers[index].num_units
-        begin = sum(packed_size(info.num_units) for info in self.layers[:index])
+        num_units = self.layers[index].num_flags
+        begin = sum(packed_size(info.num_flags) for info in self.layers[:index])
         size = packed_size(num_units)
         packed = [bucket.fired[begin : begin + size] for bucket in self.buckets]
         if not packed:
@@ -215,7 +218,7 @@ def _dead(view: RunView) -> Floats:
     """Share of dead units; NaN before the window has passed and for layers whose units cannot die."""
     shares = np.full((len(view.buckets), len(view.layers)), np.nan)
     for index, info in enumerate(view.layers):
-        if info.flat is not None and info.num_units:
+        if info.num_flags:
             shares[:, index] = view.dead(index).mean(axis=1)
     shares[np.cumsum(view.num_recorded) < DEAD_WINDOW] = np.nan
     return shares

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from actograph.errors import RunInUseError, RunNotFoundError
+from actograph.layout.row import Field
+from actograph.runlog import store
+from actograph.runlog.schema import Cost, RunInfo
+from actograph.runlog.store import RunWriter, find_runs, read_run
+from actograph.runlog.view import RunView
+from actograph.testing.synthetic import RELU, SyntheticRun, layer
+
+
+def filled(directory: Path | None, num_steps: int = 700, info: RunInfo | None = None) -> RunWriter:
+    """Write steps of two layers; the synthetic run makes the blocks."""
+    source = SyntheticRun([layer("fc", "Linear", 5), layer("act", "ReLU", 5, RELU)])
+    writer = RunWriter(directory, info or RunInfo("test", cost=Cost(1.0, 50.0, 10, 10, 0.03)))
+    for one in source.writer.layers:
+        writer.add_layer(one)
+    rng = np.random.default_rng(0)
+    for step in range(num_steps):
+        values = rng.normal(size=(4, 5))
+        writer.add_block(source._bucket(step, {"fc": values, "act": np.maximum(values, 0)}))
+        writer.add_scalar("loss", step, float("nan") if step == 5 else 1 / (step + 1))
+        if step % 200 == 0:
+            writer.add_event(step, "phase", name="train", epoch=step // 200)
+            writer.flush()
+    return writer
+
+
+def assert_same(a: RunView, b: RunView) -> None:
+    assert (a.info, a.layers, a.events) == (b.info, b.layers, b.events)
+    np.testing.assert_array_equal(a.rows, b.rows)
+    np.testing.assert_array_equal(a.last_steps, b.last_steps)
+    for name in ("fc", "act"):
+        np.testing.assert_array_equal(a.histogram(name), b.histogram(name))
+        np.testing.assert_array_equal(a.fired(name), b.fired(name))
+    assert a.scalars.keys() == b.scalars.keys()
+    for key, series in a.scalars.items():
+        for member in ("steps", "values", "low", "high"):
+            np.testing.assert_array_equal(getattr(series, member), getattr(b.scalars[key], member))
+        assert series.first_non_finite == b.scalars[key].first_non_finite
+
+
+def test_what_is_read_equals_what_was_written(tmp_path: Path) -> None:
+    writer = filled(tmp_path / "run")
+    writer.close("finished")
+    assert_same(writer.view(), read_run(tmp_path / "run"))
+    assert_same(writer.view(), read_run(tmp_path / "run" / "run.db"))
+
+
+def test_a_closed_run_is_one_plain_file(tmp_path: Path) -> None:
+    filled(tmp_path, 3).close("finished")
+    assert [path.name for path in tmp_path.iterdir()] == ["run.db"]
+
+
+def test_a_run_can_be_read_while_it_is_written(tmp_path: Path) -> None:
+    writer = filled(tmp_path, 30)
+    writer.flush()
+    view = read_run(tmp_path)
+    assert (view.num_steps, view.info.status) == (30, "running")
+    writer.close("failed")
+
+
+def test_a_closed_run_can_be_taken_up_again(tmp_path: Path) -> None:
+    writer = filled(tmp_path, 3)
+    writer.close("finished")
+    writer.reopen()
+    writer.reopen()  # while it is open this does nothing
+    writer.add_scalar("loss", 3, 0.5)
+    writer.close("finished")
+    assert read_run(tmp_path).scalar("loss").values[-1] == 0.5
+
+
+def test_a_run_in_memory_has_the_same_view(tmp_path: Path) -> None:
+    on_disk, in_memory = filled(tmp_path), filled(None)
+    assert_same(on_disk.view(), in_memory.view())
+    on_disk.close("finished")
+    in_memory.close("finished")
+
+
+def test_writing_happens_at_most_once_an_interval(tmp_path: Path) -> None:
+    now = [0.0]
+    writer = RunWriter(tmp_path, RunInfo("test"), clock=lambda: now[0])
+    writer.add_scalar("loss", 0, 1.0)
+    writer.flush_if_due()
+    assert len(read_run(tmp_path).scalar("loss")) == 0
+    now[0] = store.FLUSH_INTERVAL_S
+    writer.flush_if_due()
+    assert len(read_run(tmp_path).scalar("loss")) == 1
+    writer.close("finished")
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    filled(tmp_path, 3).close("finished")
+    before = (tmp_path / "run.db").read_bytes()
+    with pytest.raises(RunInUseError, match="already holds a run"):
+        RunWriter(tmp_path, RunInfo("other"))
+    assert (tmp_path / "run.db").read_bytes() == before
+
+
+def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunInUseError, match="not a folder"):
+        RunWriter(tmp_path / "file", RunInfo("other"))
+
+
+def test_discarding_a_run_leaves_nothing_but_what_was_there(tmp_path: Path) -> None:
+    RunWriter(tmp_path / "new", RunInfo("test")).discard()
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "notes.txt").write_text("mine")
+    RunWriter(tmp_path, RunInfo("test")).discard()
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_no_run_and_a_damaged_one_are_told(tmp_path: Path) -> None:
+    with pytest.raises(RunNotFoundError, match="no run at"):
+        read_run(tmp_path / "nowhere")
+    (tmp_path / "run.db").write_text("not a database" * 100)
+    with pytest.raises(RunNotFoundError, match="not a readable run"):
+        read_run(tmp_path)
+
+
+def test_a_database_of_another_schema_is_refused(tmp_path: Path) -> None:
+    filled(tmp_path, 3).close("finished")
+    with sqlite3.connect(tmp_path / "run.db") as connection:
+        connection.execute("UPDATE info SET value = '99' WHERE key = 'schema'")
+    with pytest.raises(RunNotFoundError, match="schema version 99"):
+        read_run(tmp_path)
+
+
+def test_a_forked_child_does_not_write(tmp_path: Path) -> None:
+    writer = filled(tmp_path, 3)
+    writer._pid = os.getpid() + 1  # what a child sees
+    writer.add_scalar("loss", 3, 9.0)
+    writer.close("finished")
+    assert len(read_run(tmp_path).scalar("loss")) < 4
+
+
+def test_a_killed_process_leaves_what_was_flushed(tmp_path: Path) -> None:
+    script = f"""
+import os, pathlib, signal
+from actograph.runlog.schema import RunInfo
+from actograph.runlog.store import RunWriter
+writer = RunWriter(pathlib.Path({str(tmp_path)!r}), RunInfo("test"))
+writer.add_scalar("loss", 0, 1.0)
+writer.flush()
+writer.add_scalar("loss", 1, 1.0)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    view = read_run(tmp_path)
+    assert (len(view.scalar("loss")), view.info.status) == (1, "running")
+
+
+def test_size_on_disk_is_bounded(tmp_path: Path) -> None:
+    sizes = []
+    for num_steps in (1_000, 4_000):
+        writer = filled(tmp_path / str(num_steps), num_steps)
+        writer.close("finished")
+        sizes.append((tmp_path / str(num_steps) / "run.db").stat().st_size)
+    scalar_bytes = 3_000 * 40  # the exact view of the loss grows up to 4,096 steps
+    assert sizes[1] <= 1.3 * sizes[0] + scalar_bytes
+
+
+def test_runs_are_found_below_a_folder(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        filled(tmp_path / name, 1).close("finished")
+    (tmp_path / "c").mkdir()
+    assert [path.name for path in find_runs(tmp_path)] == ["a", "b"]
+    assert find_runs(tmp_path / "a") == [tmp_path / "a"]
+    assert find_runs(tmp_path / "nowhere") == []
+
+
+def test_arrays_survive_packing() -> None:
+    for array in (np.zeros((0, 3)), np.arange(6, dtype=np.uint32).reshape(2, 3), np.array([np.nan, np.inf])):
+        again = store.unpack(store.pack(array))
+        np.testing.assert_array_equal(array, again)
+        assert again.dtype == array.dtype
+
+
+def test_the_first_non_finite_step_of_a_layer_is_exact() -> None:
+    run = SyntheticRun([layer("fc", "Linear", 2)])
+    for step in range(600):
+        run.step({"fc": np.full((1, 2), np.nan if step >= 123 else 1.0)})
+    view = run.view()
+    assert view.first_non_finite("fc") == 123
+    assert view.rows[:, 0, Field.NAN].sum() == 2 * (600 - 123)
