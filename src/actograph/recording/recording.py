@@ -1,0 +1,231 @@
+"""`Recording`: hooks, optimizer and run log joined. The one object through which every driver records.
+
+No idea of who drives: our Learner's callback, `watch` in a hand-written loop, or an observed script. Six methods are all a
+driver needs: `attach`, `optimizer`, `phase`, `loss`, `step`, `close`. A step ends when the first optimizer given has
+stepped; micro-batches before that merge into it. Steps count from 0 over the life of the recording.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from actograph.errors import UsageError
+from actograph.hooks.layer_hooks import LayerHooks
+from actograph.hooks.leaves import Select
+from actograph.layout.layer import LayerInfo
+from actograph.recording.pacing import Pacer
+from actograph.runlog.store import RunWriter
+from actograph.runlog.timeline import Bucket
+from actograph.runlog.view import RunView
+from actograph.sketch.slot import Block
+from actograph.train.momentum import momentum_of
+
+TRAIN = "train"
+DRAIN_STEPS = 64  # losses wait on their device for so many steps, then come to the host together
+LOSS = "loss"
+
+
+class Recording:
+    """Records models and optimizers into one run.
+
+    Args:
+        writer: the run.
+        select: which layers to record; None means all leaves.
+        budget: share of the step time that recording may take; None records every step.
+        clock: seconds, for tests.
+
+    """
+
+    def __init__(
+        self,
+        writer: RunWriter,
+        select: Select | None = None,
+        budget: float | None = 0.03,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._writer = writer
+        self._select = select
+        self._pacer = Pacer(budget)
+        self._clock = clock
+        self._block = Block()
+        self._hooks: dict[int, LayerHooks] = {}  # by id of the model, which the hooks keep alive
+        self._optimizers: list[torch.optim.Optimizer] = []
+        self._handles: list[RemovableHandle] = []
+        self._phase: str | None = None
+        self._step = 0
+        self._step_began_s: float | None = None  # when the first forward of the open step began
+        self._losses: list[Tensor | float] = []  # of the open step's micro-batches
+        self._waiting: list[tuple[int, Tensor]] = []  # losses of ended steps, still on their device
+
+    # The six methods of a driver
+
+    def attach(self, model: nn.Module) -> None:
+        """Record the model's layers from its next forward on; a model known already is taken up again."""
+        hooks = self._hooks.get(id(model))
+        if hooks is None:
+            prefix = f"{type(model).__name__.lower()}{len(self._hooks)}." if self._hooks else ""
+            hooks = LayerHooks(
+                model, self._block, self._add_layer, self._gate, self._select, prefix, self._clock
+            )
+            self._hooks[id(model)] = hooks
+        hooks.attach()
+        self._writer.reopen()
+
+    def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Record the optimizer's rate and momentum; the first optimizer given ends the steps."""
+        if optimizer not in self._optimizers:
+            self._optimizers.append(optimizer)
+        if optimizer is self._optimizers[0] and not self._handles:
+            self._handles = [optimizer.register_step_post_hook(self._after_optimizer_step)]
+
+    def phase(self, name: str | None, **details: Any) -> None:
+        """Say what follows: "train", "valid", or None when not known (then a model in training mode is recorded)."""
+        self._phase = name
+        if name is not None:
+            self._writer.add_event(self._step, "phase", name=name, **details)
+
+    def loss(self, value: Tensor | float) -> None:
+        """Note the loss of a micro-batch of the open step; a tensor is not brought to the host here."""
+        self._losses.append(value.detach() if isinstance(value, Tensor) else value)
+
+    def step(self, **scalars: float) -> None:
+        """Note scalars; in a training loop without an optimizer given, this ends the step as well.
+
+        In the training phase they belong to the step that ended last, in another phase to the end of what was trained.
+        """
+        if not self._optimizers and self._phase in (None, TRAIN):
+            self._end_step()
+        at = max(self._step - 1, 0)
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, at, float(value), self._phase or TRAIN)
+
+    def close(self, status: str = "finished") -> None:
+        """Take all hooks off and store the rest. ``status`` is finished, stopped, interrupted or failed."""
+        for hooks in self._hooks.values():
+            hooks.detach()
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._losses = []
+        self._drain()
+        self._note_cost()
+        self._writer.close(status)
+
+    # What can be asked of it
+
+    @property
+    def path(self) -> Path | None:
+        """The run directory; None when the run lives in memory."""
+        return self._writer.directory
+
+    @property
+    def num_steps(self) -> int:
+        """Steps ended so far."""
+        return self._step
+
+    def view(self) -> RunView:
+        """Return the run as it is now."""
+        self._drain()
+        self._note_cost()
+        return self._writer.view()
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self.close(status_after(kind))
+
+    # Inside
+
+    def _gate(self, model: nn.Module) -> bool:
+        """Tell whether a forward that begins is a training forward of a step to record."""
+        if not torch.is_grad_enabled():
+            return False
+        if not (model.training if self._phase is None else self._phase == TRAIN):
+            return False
+        if self._step_began_s is None:
+            self._step_began_s = self._clock()
+        return self._pacer.records_now
+
+    def _add_layer(self, layer: LayerInfo) -> None:
+        self._writer.add_layer(layer)
+
+    def _after_optimizer_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        self._end_step()
+
+    def _end_step(self) -> None:
+        began_s = self._clock()
+        if self._pacer.records_now and self._step_began_s is not None and self._block.num_layers:
+            rows, hist, fired = self._block.take(self._step)
+            self._writer.add_block(Bucket(self._step, self._step, 1, rows, hist, fired))
+        self._note_rates()
+        self._note_loss()
+        self._writer.flush_if_due()
+        now_s = self._clock()
+        elapsed_s = now_s - (began_s if self._step_began_s is None else self._step_began_s)
+        self._pacer.end_step(elapsed_s, now_s - began_s + self._take_hook_time())
+        self._step_began_s = None
+        self._step += 1
+
+    def _take_hook_time(self) -> float:
+        total_s = 0.0
+        for hooks in self._hooks.values():
+            total_s += hooks.elapsed_s
+            hooks.elapsed_s = 0.0
+        return total_s
+
+    def _note_rates(self) -> None:
+        for optimizer_index, optimizer in enumerate(self._optimizers):
+            for group_index, group in enumerate(optimizer.param_groups):
+                suffix = f".{group_index}" if group_index else ""
+                suffix = f"@{optimizer_index}{suffix}" if optimizer_index else suffix
+                self._writer.add_scalar(f"lr{suffix}", self._step, float(group["lr"]))
+                momentum = momentum_of(group)
+                if momentum is not None:
+                    self._writer.add_scalar(f"momentum{suffix}", self._step, momentum)
+
+    def _note_loss(self) -> None:
+        if not self._losses:
+            return
+        losses = [torch.as_tensor(value, dtype=torch.float32) for value in self._losses]
+        self._losses = []
+        self._waiting.append((self._step, losses[0] if len(losses) == 1 else torch.stack(losses).mean()))
+        if len(self._waiting) >= DRAIN_STEPS or losses[0].device.type == "cpu":
+            self._drain()
+
+    def _drain(self) -> None:
+        if not self._waiting:
+            return
+        steps = [step for step, _ in self._waiting]
+        values = torch.stack(
+            [value for _, value in self._waiting]
+        ).tolist()  # sync: once in DRAIN_STEPS steps
+        self._waiting = []
+        for step, value in zip(steps, values, strict=True):
+            self._writer.add_scalar(LOSS, step, value)
+
+    def _note_cost(self) -> None:
+        self._writer.info = replace(self._writer.info, cost=self._pacer.cost())
+
+
+def status_after(kind: type[BaseException] | None) -> str:
+    """Return how a run ended that was left with an exception of this kind (None: without one)."""
+    if kind is None:
+        return "finished"
+    return "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"
+
+
+def check_unattached(model: nn.Module) -> None:
+    """Raise UsageError when the model cannot be recorded."""
+    if isinstance(model, nn.DataParallel):
+        raise UsageError(
+            "DataParallel copies the model at each forward; record a DistributedDataParallel or plain model"
+        )
