@@ -1,0 +1,41 @@
+# Two commands: `make demo` and `make test`. Both make .venv first. PYTHON chooses the interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test check install install-test browser clean
+
+demo: install
+	$(BIN)/actograph train mnist
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("actograph needs Python 3.11 or newer; set PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) --editable '.[mnist]'
+	touch $@
+
+test: install-test browser check
+	$(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term
+
+check: install-test
+	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+install-test: $(VENV)/.installed-test
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) --editable '.[mnist,test]'
+	touch $@
+
+# The report is tested in a real browser: Debian's, when there is none yet (needs the rights to install packages)
+browser:
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .coverage*

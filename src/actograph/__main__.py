@@ -1,0 +1,5 @@
+"""``python -m actograph``."""
+
+from actograph.cli.main import main
+
+main()
