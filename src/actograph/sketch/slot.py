@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from actograph.layout.row import Counts, Field, Floats, empty_rows
 from actograph.sketch import native
 
 CHUNK_ROWS = 64  # about what a small network has; a chunk is 64 x 349 x 8 B = 180 KB
-CHUNK_FLAGS = 1 << 14
+CHUNK_FLAGS = 1 << 12
 BYTE = 8  # flags of a slot begin at a multiple of 8, so that each layer's bits fill whole bytes
 
 
@@ -81,18 +82,29 @@ class _DeviceRows:
         begin, self.flags_used = self.flags_used, self.flags_used + padded
         return self.flags[-1][begin : begin + num_flags]
 
-    def take(self) -> tuple[Floats, NDArray[np.int64], list[NDArray[np.bool_]]]:
-        """Return copies on the host of the rows used, and clear them."""
-        used = len(self.positions)
-        values = torch.cat(self.values)[:used].cpu().to(torch.float64).numpy()
-        hist = torch.cat(self.hist)[:used].cpu().numpy()
-        flags = torch.cat(self.flags).cpu().numpy()
+    def take(self) -> tuple[Floats, Counts, NDArray[np.bool_]]:
+        """Return copies on the host of the rows and flags used, and clear them."""
+        left = len(self.positions)
+        values = np.concatenate([_host(chunk) for chunk in self.values])[:left].astype(np.float64, copy=False)
+        hist = np.concatenate([_host(chunk) for chunk in self.hist])[:left].astype(np.uint32)
+        flags = np.concatenate([_host(chunk) for chunk in self.flags])
         for rows, counts in zip(self.values, self.hist, strict=True):
-            rows.copy_(self.empty)
-            counts.zero_()
+            rows[:left] = self.empty[:left]
+            counts[:left] = 0
+            left -= CHUNK_ROWS
         for chunk in self.flags:
             chunk.zero_()
-        return values, hist, [flags[start : start + size] for start, size in self.flag_spans]
+        return values, hist, flags
+
+    def packed(self, flags: NDArray[np.bool_]) -> list[NDArray[np.uint8]]:
+        """Return each layer's flags as whole bytes."""
+        return [
+            np.packbits(flags[start : start + size], bitorder="little") for start, size in self.flag_spans
+        ]
+
+
+def _host(chunk: Tensor) -> NDArray[Any]:
+    return chunk.numpy() if chunk.device.type == "cpu" else chunk.cpu().numpy()
 
 
 def _c_serves(device: torch.device) -> bool:
@@ -129,13 +141,23 @@ class Block:
 
         ``step`` is written as first non-finite step where there is a NaN or Inf.
         """
+        if len(self._devices) == 1:
+            (device_rows,) = self._devices.values()
+            rows, hist, flags = device_rows.take()
+            fired = np.concatenate(device_rows.packed(flags))
+        else:
+            rows, hist, fired = self._take_from_all()
+        bad = rows[:, Field.NAN] + rows[:, Field.INF] > 0
+        rows[bad, Field.FIRST_NON_FINITE] = step
+        return rows, hist, fired
+
+    def _take_from_all(self) -> tuple[Floats, Counts, NDArray[np.uint8]]:
+        """Put the rows of several devices (or of none) into the layers' order."""
         rows, hist = empty_rows(self.num_layers), np.zeros((self.num_layers, NUM_BINS), np.uint32)
-        fired: list[NDArray[np.bool_]] = [np.zeros(0, np.bool_)] * self.num_layers
+        fired = [np.zeros(0, np.uint8)] * (self.num_layers + 1)
         for device_rows in self._devices.values():
             positions = device_rows.positions
             rows[positions], hist[positions], flags = device_rows.take()
-            for position, layer_flags in zip(positions, flags, strict=True):
+            for position, layer_flags in zip(positions, device_rows.packed(flags), strict=True):
                 fired[position] = layer_flags
-        bad = rows[:, Field.NAN] + rows[:, Field.INF] > 0
-        rows[bad, Field.FIRST_NON_FINITE] = step
-        return rows, hist, np.packbits(np.concatenate([np.zeros(0, np.bool_), *fired]), bitorder="little")
+        return rows, hist, np.concatenate(fired)

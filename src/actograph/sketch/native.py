@@ -1,0 +1,149 @@
+"""The C back end: `observe` for plain CPU tensors, in one pass at a good part of the speed of reading memory.
+
+No idea of modules or steps. The extension is optional: `available` tells whether it was built. A tensor that it does not
+take (`observe` returns False) is left to the reference.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor
+
+from actograph.layout import bins
+from actograph.layout.layer import FlatRegion, Side
+from actograph.layout.row import NUM_FIELDS, Field
+
+
+class _Extension(Protocol):
+    """What `_observe.c` offers; see there."""
+
+    NUM_BINS: int
+    KEY_LOW: int
+    MAX: int
+
+    def target(
+        self,
+        values: int,
+        hist: int,
+        fired: int,
+        units: int,
+        channel_axis: int,
+        flat_on_output: bool,  # noqa: FBT001  positional in C
+        intervals: tuple[tuple[float, float], ...],
+        /,
+    ) -> object: ...
+    def observe(
+        self,
+        target: object,
+        address: int,
+        kind: int,
+        sizes: tuple[int, ...],
+        strides: tuple[int, ...],
+        threads: int,
+        /,
+    ) -> bool: ...
+    def observe_flat(
+        self, target: object, address: int, kind: int, sizes: tuple[int, ...], strides: tuple[int, ...], /
+    ) -> bool: ...
+    def kernels(self) -> list[str]: ...
+    def use(self, kernel: str, /) -> str: ...
+
+
+def _load() -> _Extension | None:
+    try:
+        extension = cast(_Extension, importlib.import_module("actograph.sketch._observe"))
+    except ImportError:  # not built: there was no compiler
+        return None
+    here = (bins.NUM_BINS, bins.KEY_OFFSET, int(Field.MAX))
+    there = (extension.NUM_BINS, extension.KEY_LOW, extension.MAX)
+    if here != there:
+        raise ImportError(f"_observe was built for another layout: {there}, not {here}; build it again")
+    return extension
+
+
+EXTENSION = _load()
+_PLAIN = frozenset(
+    {Tensor, torch.nn.Parameter}
+)  # no subclass: FakeTensor, DTensor and the like are not memory
+_KINDS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}  # `Type` in _observe.c
+
+
+class Target:
+    """Where the numbers of one layer go, made once per layer: addresses and the flat region, as C wants them.
+
+    ``values`` is (NUM_FIELDS,) float64, ``hist`` (NUM_BINS,) int64, ``fired`` (units,) bool, empty where firing is not
+    recorded; all on the CPU, and they must not be resized. ``channel_axis`` is where the units are.
+    """
+
+    __slots__ = ("_memory", "handle")
+
+    def __init__(
+        self, values: Tensor, hist: Tensor, fired: Tensor, flat: FlatRegion | None, channel_axis: int | None
+    ) -> None:
+        if EXTENSION is None:
+            raise RuntimeError("the C back end was not built; test native.available() first")
+        _check(values, "values", torch.float64, NUM_FIELDS)
+        _check(hist, "hist", torch.int64, bins.NUM_BINS)
+        _check(fired, "fired", torch.bool, fired.numel())
+        self._memory = (values, hist, fired)  # keeps the addresses valid
+        units = 0 if flat is None or channel_axis is None else len(fired)
+        self.handle = EXTENSION.target(
+            values.data_ptr(),
+            hist.data_ptr(),
+            fired.data_ptr(),
+            units,
+            channel_axis or 0,
+            flat is not None and flat.side is Side.OUTPUT,
+            () if flat is None else flat.intervals,
+        )
+
+
+def available() -> bool:
+    """Tell whether the extension was built."""
+    return EXTENSION is not None
+
+
+def accepts(x: Tensor) -> bool:
+    """Tell whether ``x`` is of the kind that C takes: a plain dense CPU tensor of a floating-point type.
+
+    `observe` checks by itself, and some wrappers only show when their address is asked for.
+    """
+    return type(x) in _PLAIN and x.dtype in _KINDS and x.is_cpu and x.layout is torch.strided
+
+
+def observe(x: Tensor, target: Target) -> bool:
+    """Merge the row of ``x`` (any shape) into the target; False, and nothing done, where C cannot take it.
+
+    The flat region is looked for where it is on the layer's output. Uses two threads where torch has them.
+    """
+    kind = _KINDS.get(x.dtype) if type(x) in _PLAIN and x.is_cpu and not x.is_neg() else None
+    if kind is None or EXTENSION is None:
+        return False
+    try:
+        return EXTENSION.observe(
+            target.handle, x.data_ptr(), kind, x.size(), x.stride(), torch.get_num_threads()
+        )
+    except RuntimeError:  # no address or no strides: sparse, nested, MKL-DNN, functorch wrappers
+        return False
+
+
+def observe_flat(x: Tensor, target: Target) -> bool:
+    """Merge only the flat count and the units that fired, of a layer's input ``x``; False where C cannot take it."""
+    kind = _KINDS.get(x.dtype) if type(x) in _PLAIN and x.is_cpu and not x.is_neg() else None
+    if kind is None or EXTENSION is None:
+        return False
+    try:
+        return EXTENSION.observe_flat(target.handle, x.data_ptr(), kind, x.size(), x.stride())
+    except RuntimeError:  # as in `observe`
+        return False
+
+
+def _check(tensor: Tensor, name: str, dtype: torch.dtype, size: int) -> None:
+    if tensor.dtype != dtype or tensor.shape != (size,) or not tensor.is_cpu or not tensor.is_contiguous():
+        raise ValueError(
+            f"{name} is {tuple(tensor.shape)} {tensor.dtype} on {tensor.device}; "
+            f"C writes to contiguous ({size},) {dtype} on the CPU"
+        )
