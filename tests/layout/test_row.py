@@ -32,7 +32,8 @@ EXACT = [
 def test_merge_of_parts_equals_whole(values: np.ndarray, cut1: int, cut2: int) -> None:
     low, high = sorted((cut1, cut2))
     parts = [numpy_row(part) for part in (values[:low], values[low:high], values[high:])]
-    merged = merge_rows(merge_rows(parts[0], parts[1]), parts[2])
+    merged = merge_rows(np.stack([merge_rows(np.stack(parts[:2])), parts[2]]))
+    np.testing.assert_allclose(merge_rows(np.stack(parts)), merged, rtol=1e-9, atol=1e-12)
     whole = numpy_row(values)
     np.testing.assert_array_equal(merged[EXACT], whole[EXACT])
     scale = 1 + np.nanmax(np.abs(np.where(np.isfinite(values), values, 0)), initial=0)
@@ -58,32 +59,30 @@ def test_moments_of_the_whole_follow_from_both_signs(values: np.ndarray) -> None
 def test_an_empty_row_changes_nothing() -> None:
     row = numpy_row(np.array([-1.0, 0.0, 2.0, np.nan]))
     row[Field.FIRST_NON_FINITE] = 7
-    np.testing.assert_array_equal(merge_rows(row, empty_rows()), row)
-    np.testing.assert_array_equal(merge_rows(empty_rows(), row), row)
+    np.testing.assert_array_equal(merge_rows(np.stack([row, empty_rows()])), row)
+    np.testing.assert_array_equal(merge_rows(np.stack([empty_rows(), row])), row)
 
 
 def test_the_first_non_finite_step_merges_by_min() -> None:
     early, late = empty_rows(), empty_rows()
     early[Field.FIRST_NON_FINITE], late[Field.FIRST_NON_FINITE] = 3, 9
-    assert merge_rows(late, early)[Field.FIRST_NON_FINITE] == 3
+    assert merge_rows(np.stack([late, early]))[Field.FIRST_NON_FINITE] == 3
 
 
 def test_a_large_mean_keeps_a_small_spread() -> None:
     values = 1e4 + 1e-2 * np.random.default_rng(0).normal(size=5000)
-    merged = merge_rows(numpy_row(values[:1000]), numpy_row(values[1000:]))
+    merged = merge_rows(np.stack([numpy_row(values[:1000]), numpy_row(values[1000:])]))
     num, _, m2 = moments(merged)
     assert np.sqrt(m2 / (num - 1)) == pytest.approx(values.std(ddof=1), rel=1e-6)
 
 
 def test_counts_widen_before_they_overflow() -> None:
     full = np.array([2**32 - 1], np.uint32)
-    assert merge_counts(full, full).tolist() == [2**33 - 2]
-    assert merge_counts(full // 2, full // 2).dtype == np.uint32
+    assert merge_counts(np.stack([full, full])).tolist() == [2**33 - 2]
+    assert merge_counts(np.stack([full // 2, full // 2])).dtype == np.uint32
 
 
 def test_histograms_of_parts_add_up() -> None:
     values = np.random.default_rng(1).normal(size=100)
-    parts = merge_counts(
-        numpy_histogram(values[:30]).astype(np.uint32), numpy_histogram(values[30:]).astype(np.uint32)
-    )
+    parts = merge_counts(np.stack([numpy_histogram(values[:30]), numpy_histogram(values[30:])]))
     np.testing.assert_array_equal(parts, numpy_histogram(values))

@@ -253,9 +253,11 @@ def test_data_parallel_is_refused() -> None:
         watch(nn.DataParallel(model), optimizer, ":memory:")
 
 
-def test_a_selection_of_nothing_leaves_no_folder(tmp_path: Path) -> None:
+def test_a_setting_that_cannot_be_used_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="matches no layer"):
         watch(*toy(), tmp_path / "run", select="conv*")
+    with pytest.raises(UsageError, match="budget=7"):
+        watch(*toy(), tmp_path / "run", budget=7)
     assert not (tmp_path / "run").exists()
 
 

@@ -10,7 +10,7 @@ from actograph.runlog.scalars import ScalarSeries, ScalarTrack
 
 
 def filled(values: list[float], exact: int = 8, buckets: int = 4) -> ScalarTrack:
-    track = ScalarTrack(exact, buckets)
+    track = ScalarTrack(exact, buckets, handful=4)
     for step, value in enumerate(values):
         track.append(step, value)
     return track
@@ -59,8 +59,11 @@ def test_a_step_written_twice_keeps_the_later_value() -> None:
 
 def test_changes_are_handed_out_once() -> None:
     track = filled([1.0, 2.0])
-    assert track.take_changes()[1] == [(0, 1.0), (1, 2.0)]
+    assert track.take_changes() == ([], [(0, 1.0), (1, 2.0)])
     assert track.take_changes() == ([], [])
     track.append(2, 3.0)
+    track.append(3, 4.0)  # now four go into buckets
     buckets, exact = track.take_changes()
-    assert ([position for position, _ in buckets], exact) == ([2], [(2, 3.0)])
+    assert [position for position, _ in buckets] == [0, 1, 2, 3]
+    assert exact == [(2, 3.0), (3, 4.0)]
+    assert track.take_changes() == ([], [])

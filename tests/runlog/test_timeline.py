@@ -29,11 +29,11 @@ def test_both_views_together_hold_every_step_once_in_order(
         timeline.append(bucket(step))
     assert len(timeline.long) <= max_buckets
     assert [b.first_step for b in timeline.recent] == list(range(max(0, num_steps - recent), num_steps))
-    for view in (timeline.long, joined(timeline.long, list(timeline.recent))):
-        spans = [(b.first_step, b.last_step) for b in view]
-        assert [step for first, last in spans for step in range(first, last + 1)] == list(range(num_steps))
-        assert sum(b.num_steps for b in view) == num_steps
-        assert sum(b.rows[0, Field.POS_COUNT] for b in view) == num_steps
+    view = joined(timeline.long, list(timeline.recent))
+    spans = [(b.first_step, b.last_step) for b in view]
+    assert [step for first, last in spans for step in range(first, last + 1)] == list(range(num_steps))
+    assert sum(b.num_steps for b in view) == num_steps
+    assert sum(b.rows[0, Field.POS_COUNT] for b in view) == num_steps
 
 
 def test_merged_buckets_hold_what_their_steps_held() -> None:
@@ -47,7 +47,7 @@ def test_merged_buckets_hold_what_their_steps_held() -> None:
 
 
 def test_layers_discovered_later_are_empty_before() -> None:
-    merged = merge_buckets(bucket(0, num_layers=1), bucket(1, num_layers=2))
+    merged = merge_buckets([bucket(0, num_layers=1), bucket(1, num_layers=2)])
     assert merged.rows[:, Field.POS_COUNT].tolist() == [2, 1]
     first, second = with_all_layers([bucket(0), bucket(1, num_layers=3)])
     assert (len(first.rows), len(first.hist), len(first.fired)) == (3, 3, 3)
@@ -55,24 +55,32 @@ def test_layers_discovered_later_are_empty_before() -> None:
     assert second.rows[2, Field.MIN] == 3
 
 
-def test_changes_are_handed_out_once() -> None:
-    timeline = Timeline(max_buckets=4, recent_steps=3)
-    stored_long: dict[int, Bucket] = {}
-    stored_recent: dict[int, Bucket] = {}
+def test_what_is_handed_out_makes_up_the_whole() -> None:
+    timeline = Timeline(max_buckets=4, recent_steps=6)
+    stored: dict[int, Bucket] = {}
     for step in range(50):
         timeline.append(bucket(step))
         if step % 5 == 2:
-            long, recent = timeline.take_changes()
-            stored_long = {k: b for k, b in stored_long.items() if k < len(timeline.long)} | dict(long)
-            stored_recent |= dict(recent)
-            assert [stored_long[k].last_step for k in sorted(stored_long)] == [
-                b.last_step for b in timeline.long
-            ]
-            assert sorted(b.first_step for b in stored_recent.values()) == [
-                b.first_step for b in timeline.recent
-            ]
-    assert timeline.take_changes() != ([], [])
-    assert timeline.take_changes() == ([], [])
+            changed, waiting = timeline.take_changes()
+            stored = {k: b for k, b in stored.items() if k < len(timeline.long)} | dict(changed)
+            assert [stored[k].last_step for k in sorted(stored)] == [b.last_step for b in timeline.long]
+            steps = joined([stored[k] for k in sorted(stored)], waiting)
+            assert sum(b.num_steps for b in steps) == step + 1
+    timeline.take_changes()
+    assert timeline.take_changes()[0] == []
+
+
+def test_the_result_does_not_depend_on_when_somebody_looks() -> None:
+    quiet, watched = Timeline(4, 6), Timeline(4, 6)
+    for step in range(41):
+        quiet.append(bucket(step))
+        watched.append(bucket(step))
+        watched.take_changes()
+    assert [(b.first_step, b.last_step) for b in quiet.long] == [
+        (b.first_step, b.last_step) for b in watched.long
+    ]
+    for a, b in zip(quiet.long, watched.long, strict=True):
+        np.testing.assert_array_equal(a.rows, b.rows)
 
 
 def test_an_odd_number_of_buckets_cannot_merge_in_pairs() -> None:

@@ -89,22 +89,25 @@ def moments(rows: Floats) -> Moments:
     return merge_moments(signed, Moments(zeros, nothing, nothing))
 
 
-def merge_rows(a: Floats, b: Floats) -> Floats:
-    """Merge rows (..., NUM_FIELDS) of disjoint samples: counts, min and max exactly, moments to rounding."""
-    merged = np.empty(np.broadcast_shapes(a.shape, b.shape))
-    negative = merge_moments(negative_moments(a), negative_moments(b))
-    positive = merge_moments(positive_moments(a), positive_moments(b))
-    merged[..., Field.NEG_COUNT : Field.NEG_M2 + 1] = np.stack(negative, axis=-1)
-    merged[..., Field.POS_COUNT : Field.POS_M2 + 1] = np.stack(positive, axis=-1)
-    merged[..., _SUMS] = a[..., _SUMS] + b[..., _SUMS]
-    merged[..., _MINIMA] = np.minimum(a[..., _MINIMA], b[..., _MINIMA])
-    merged[..., Field.MAX] = np.maximum(a[..., Field.MAX], b[..., Field.MAX])
+def merge_rows(rows: Floats) -> Floats:
+    """Merge rows (n, ..., NUM_FIELDS) over their first axis: counts, min and max exactly, moments to rounding."""
+    merged = np.empty(rows.shape[1:])
+    for first in (Field.NEG_COUNT, Field.POS_COUNT):
+        num, mean, m2 = rows[..., first], rows[..., first + 1], rows[..., first + 2]
+        total = num.sum(axis=0)
+        center = (num * mean).sum(axis=0) / np.maximum(total, 1.0)
+        merged[..., first] = total
+        merged[..., first + 1] = center
+        merged[..., first + 2] = (m2 + num * (mean - center) ** 2).sum(axis=0)
+    merged[..., _SUMS] = rows[..., _SUMS].sum(axis=0)
+    merged[..., _MINIMA] = rows[..., _MINIMA].min(axis=0)
+    merged[..., Field.MAX] = rows[..., Field.MAX].max(axis=0)
     return merged
 
 
-def merge_counts(a: Counts, b: Counts) -> Counts:
-    """Add histograms of one shape and keep the narrowest unsigned type that cannot overflow (32 or 64 bits)."""
-    total = a.astype(np.uint64) + b.astype(np.uint64)
+def merge_counts(counts: Counts) -> Counts:
+    """Add histograms over their first axis; the narrowest unsigned type that cannot overflow (32 or 64 bits) is kept."""
+    total: NDArray[np.uint64] = counts.sum(axis=0, dtype=np.uint64)
     if total.size and total.max() > np.iinfo(np.uint32).max:
         return total
     return total.astype(np.uint32)

@@ -15,6 +15,7 @@ WARM_UP_STEPS = 3  # the first steps allocate, discover and warm caches: they ar
 LONGEST_INTERVAL = (
     10_000  # steps between two recorded ones, where steps take no time of their own that is worth a mention
 )
+LONG_MEMORY = 0.99  # of storing, which comes once in many steps
 MEMORY = 0.9  # weight of the past in the running means: about the last ten steps
 
 
@@ -25,12 +26,7 @@ class Pacer:
     """
 
     def __init__(self, budget: float | None) -> None:
-        if budget is not None and not 0.0 < budget < 1.0:
-            raise UsageError(
-                f"budget={budget}: give the share of the step time that recording may take, between 0 and 1 "
-                "(0.03 is 3 %), or None to record every step"
-            )
-        self.budget = budget
+        self.budget = check_budget(budget)
         self.every = 1
         self.recorder_s = 0.0
         self.elapsed_s = 0.0
@@ -38,6 +34,7 @@ class Pacer:
         self.steps_recorded = 0
         self._next_step = 0  # the next one to record
         self._cost_s = math.nan  # running mean of a recorded step's cost
+        self._store_s = 0.0  # running mean over all steps of what storing takes
         self._step_s = math.nan  # running mean of a step without the recorder's part
 
     @property
@@ -45,16 +42,21 @@ class Pacer:
         """Whether the step that is open is to be recorded."""
         return self.steps_seen >= self._next_step
 
-    def end_step(self, elapsed_s: float, recorder_s: float) -> None:
-        """Note how long the open step took, the recorder's part included, and what that part was; open the next one."""
+    def end_step(self, elapsed_s: float, measuring_s: float, storing_s: float = 0.0) -> None:
+        """Note how long the open step took, and what the recorder's two parts of that were; open the next step.
+
+        ``measuring_s`` comes with each recorded step, ``storing_s`` now and then, whatever the step.
+        """
         was_recorded = self.records_now
+        recorder_s = measuring_s + storing_s
         self.recorder_s += recorder_s
         self.elapsed_s += elapsed_s
         self.steps_recorded += was_recorded
         if self.steps_seen >= WARM_UP_STEPS:
             self._step_s = _mean(self._step_s, max(elapsed_s - recorder_s, 0.0))
+            self._store_s = _mean(self._store_s, storing_s, LONG_MEMORY)
             if was_recorded:
-                self._cost_s = _mean(self._cost_s, recorder_s)
+                self._cost_s = _mean(self._cost_s, measuring_s)
         self.steps_seen += 1
         if was_recorded:
             self.every = self._interval()
@@ -67,9 +69,19 @@ class Pacer:
     def _interval(self) -> int:
         if self.budget is None or math.isnan(self._cost_s):
             return 1
-        allowed_s = max(self.budget * self._step_s, self._cost_s / LONGEST_INTERVAL)
+        allowed_s = max(self.budget * self._step_s - self._store_s, self._cost_s / LONGEST_INTERVAL)
         return max(1, math.ceil(self._cost_s / allowed_s)) if allowed_s > 0.0 else 1
 
 
-def _mean(old: float, new: float) -> float:
-    return new if math.isnan(old) else MEMORY * old + (1.0 - MEMORY) * new
+def check_budget(budget: float | None) -> float | None:
+    """Return the budget; raises UsageError when it is not a share."""
+    if budget is not None and not 0.0 < budget < 1.0:
+        raise UsageError(
+            f"budget={budget}: give the share of the step time that recording may take, between 0 and 1 "
+            "(0.03 is 3 %), or None to record every step"
+        )
+    return budget
+
+
+def _mean(old: float, new: float, memory: float = MEMORY) -> float:
+    return new if math.isnan(old) else memory * old + (1.0 - memory) * new

@@ -94,6 +94,8 @@ class Recording:
 
     def loss(self, value: Tensor | float) -> None:
         """Note the loss of a micro-batch of the open step; a tensor is not brought to the host here."""
+        if isinstance(value, Tensor) and value.device.type == "cpu":
+            value = value.item()  # no sync: it is on the host
         self._losses.append(value.detach() if isinstance(value, Tensor) else value)
 
     def step(self, **scalars: float) -> None:
@@ -168,10 +170,11 @@ class Recording:
             self._writer.add_block(Bucket(self._step, self._step, 1, rows, hist, fired))
         self._note_rates()
         self._note_loss()
+        measured_s = self._clock()
         self._writer.flush_if_due()
         now_s = self._clock()
         elapsed_s = now_s - (began_s if self._step_began_s is None else self._step_began_s)
-        self._pacer.end_step(elapsed_s, now_s - began_s + self._take_hook_time())
+        self._pacer.end_step(elapsed_s, measured_s - began_s + self._take_hook_time(), now_s - measured_s)
         self._step_began_s = None
         self._step += 1
 
@@ -193,12 +196,16 @@ class Recording:
                     self._writer.add_scalar(f"momentum{suffix}", self._step, momentum)
 
     def _note_loss(self) -> None:
-        if not self._losses:
-            return
-        losses = [torch.as_tensor(value, dtype=torch.float32) for value in self._losses]
-        self._losses = []
-        self._waiting.append((self._step, losses[0] if len(losses) == 1 else torch.stack(losses).mean()))
-        if len(self._waiting) >= DRAIN_STEPS or losses[0].device.type == "cpu":
+        """Note the mean loss of the step's micro-batches, now if it is on the host, else later with others."""
+        losses, self._losses = self._losses, []
+        on_device = [value for value in losses if isinstance(value, Tensor)]
+        if on_device:
+            mean = torch.stack([torch.as_tensor(value).to(on_device[0]) for value in losses]).mean()
+            self._waiting.append((self._step, mean))
+        elif losses:
+            self._drain()
+            self._writer.add_scalar(LOSS, self._step, float(sum(losses) / len(losses)))
+        if len(self._waiting) >= DRAIN_STEPS:
             self._drain()
 
     def _drain(self) -> None:

@@ -18,6 +18,7 @@ from torch import nn
 
 from actograph.errors import RunInUseError
 from actograph.hooks.leaves import Select
+from actograph.recording.pacing import check_budget
 from actograph.recording.recording import Recording, check_unattached
 from actograph.runlog.schema import RunInfo
 from actograph.runlog.store import RunWriter
@@ -63,6 +64,7 @@ def watch(
 
     """
     check_unattached(model)
+    check_budget(budget)
     writer = new_run(name or type(model).__name__.lower(), out, device=str(device_of(model)))
     recording = Recording(writer, select=select, budget=budget)
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from actograph.layout.row import Floats
 
 EXACT_STEPS = 4096
 MAX_SCALAR_BUCKETS = 1024
+HANDFUL = 64  # values that go into buckets together
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,18 @@ class ScalarBucket:
     first_non_finite: int | None
 
     @classmethod
-    def of(cls, step: int, value: float) -> ScalarBucket:
-        """Return the bucket of one step."""
-        if math.isfinite(value):
-            return cls(step, step, 1, value, value, value, None)
-        return cls(step, step, 1, math.nan, math.nan, math.nan, step)
+    def over(cls, points: Sequence[tuple[int, float]]) -> ScalarBucket:
+        """Return the bucket of (step, value) pairs in time order."""
+        finite = [value for _, value in points if math.isfinite(value)]
+        return cls(
+            first_step=points[0][0],
+            last_step=points[-1][0],
+            num_steps=len(points),
+            mean=math.fsum(finite) / len(finite) if finite else math.nan,
+            low=min(finite, default=math.nan),
+            high=max(finite, default=math.nan),
+            first_non_finite=next((step for step, value in points if not math.isfinite(value)), None),
+        )
 
 
 def merge_scalar_buckets(a: ScalarBucket, b: ScalarBucket) -> ScalarBucket:
@@ -51,38 +60,55 @@ def merge_scalar_buckets(a: ScalarBucket, b: ScalarBucket) -> ScalarBucket:
 
 
 class ScalarTrack:
-    """One scalar of one phase. Writing one step twice keeps the later value in the exact view only."""
+    """One scalar of one phase. New values go to the exact view at once and into buckets a handful at a time."""
 
-    def __init__(self, exact_steps: int = EXACT_STEPS, max_buckets: int = MAX_SCALAR_BUCKETS) -> None:
+    def __init__(
+        self, exact_steps: int = EXACT_STEPS, max_buckets: int = MAX_SCALAR_BUCKETS, handful: int = HANDFUL
+    ) -> None:
         self.exact: deque[tuple[int, float]] = deque(maxlen=exact_steps)
         self.buckets: list[ScalarBucket] = []
         self.max_buckets = max_buckets
-        self.width = 1
-        self._stored_buckets = 0
-        self._num_new = 0
+        self.width = 1  # values a full bucket holds
+        self._waiting: list[tuple[int, float]] = []
+        self._handful = min(handful, exact_steps)
+        self._num_stored = 0  # buckets that are stored as they are
+        self._num_new = 0  # exact values that are not stored
 
     def append(self, step: int, value: float) -> None:
-        """Add the value at a step, not earlier than the last one."""
+        """Add the value at a step, not earlier than the last one; of one step's values the last stands."""
         self.exact.append((step, value))
-        self._num_new = min(self._num_new + 1, len(self.exact))
-        bucket = ScalarBucket.of(step, value)
-        if self.buckets and self.buckets[-1].num_steps < self.width:
-            self.buckets[-1] = merge_scalar_buckets(self.buckets[-1], bucket)
-            self._stored_buckets = min(self._stored_buckets, len(self.buckets) - 1)
-            return
-        if len(self.buckets) == self.max_buckets:
-            pairs = zip(self.buckets[::2], self.buckets[1::2], strict=True)
-            self.buckets = [merge_scalar_buckets(a, b) for a, b in pairs]
-            self.width *= 2
-            self._stored_buckets = 0
-        self.buckets.append(bucket)
+        self._num_new += 1
+        self._waiting.append((step, value))
+        if len(self._waiting) == self._handful:
+            self._absorb()
 
     def take_changes(self) -> tuple[list[tuple[int, ScalarBucket]], list[tuple[int, float]]]:
         """Return the buckets (with positions) and exact values that changed since the last call."""
-        buckets = list(enumerate(self.buckets))[self._stored_buckets :]
-        exact = list(self.exact)[len(self.exact) - self._num_new :]
-        self._stored_buckets, self._num_new = len(self.buckets), 0
+        buckets = list(enumerate(self.buckets))[self._num_stored :]
+        exact = list(self.exact)[max(len(self.exact) - self._num_new, 0) :]
+        self._num_stored, self._num_new = len(self.buckets), 0
         return buckets, exact
+
+    def _absorb(self) -> None:
+        """Take the waiting values into the buckets."""
+        points, self._waiting = self._waiting, []
+        while points:
+            if self.buckets and self.buckets[-1].num_steps < self.width:
+                self._num_stored = min(self._num_stored, len(self.buckets) - 1)
+                room = self.width - self.buckets[-1].num_steps
+                self.buckets[-1] = merge_scalar_buckets(self.buckets[-1], ScalarBucket.over(points[:room]))
+            else:
+                if len(self.buckets) == self.max_buckets:
+                    self._halve()
+                room = self.width
+                self.buckets.append(ScalarBucket.over(points[:room]))
+            points = points[room:]
+
+    def _halve(self) -> None:
+        pairs = zip(self.buckets[::2], self.buckets[1::2], strict=True)
+        self.buckets = [merge_scalar_buckets(a, b) for a, b in pairs]
+        self.width *= 2
+        self._num_stored = 0
 
 
 @dataclass(frozen=True)
@@ -112,6 +138,7 @@ class ScalarSeries:
         points += [(step, value, value, value) for step, value in exact]
         steps, values, low, high = np.array(points, dtype=np.float64).reshape(-1, 4).T
         firsts = [b.first_non_finite for b in buckets if b.first_non_finite is not None]
+        firsts += [step for step, value in exact if not math.isfinite(value)]
         return cls(steps, values, low, high, min(firsts, default=None))
 
     def __len__(self) -> int:

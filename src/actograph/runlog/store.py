@@ -91,8 +91,8 @@ class RunWriter:
         if self._clock() >= self._next_flush_s:
             self.flush()
 
-    def flush(self) -> None:
-        """Store what is new now."""
+    def flush(self, *, is_last: bool = False) -> None:
+        """Store what is new now; with ``is_last`` the recent view too."""
         self._next_flush_s = self._clock() + FLUSH_INTERVAL_S
         if (
             self._database is None or os.getpid() != self._pid
@@ -103,12 +103,12 @@ class RunWriter:
             for (phase, name), track in self._tracks.items():
                 _store_track(transaction, phase, name, track)
             for phase, timeline in self._timelines.items():
-                _store_timeline(transaction, phase, timeline)
+                _store_timeline(transaction, phase, timeline, is_last=is_last)
 
     def close(self, status: str) -> None:
         """Store the rest, note how the run ended, and leave one plain file. A closed run can be taken up again."""
         self.info = replace(self.info, status=status)
-        self.flush()
+        self.flush(is_last=True)
         if self._database is not None and os.getpid() == self._pid:
             self._database.execute("PRAGMA journal_mode=DELETE")
             self._database.close()
@@ -215,11 +215,15 @@ def _connect(database: Path) -> sqlite3.Connection:
     return connection
 
 
-def _store_timeline(transaction: sqlite3.Connection, phase: str, timeline: Timeline) -> None:
-    long, recent = timeline.take_changes()
-    transaction.execute(
-        "DELETE FROM bucket WHERE phase = ? AND view = 'long' AND position >= ?", (phase, len(timeline.long))
-    )
+def _store_timeline(
+    transaction: sqlite3.Connection, phase: str, timeline: Timeline, *, is_last: bool
+) -> None:
+    """Store what changed in the long view and the steps that are not in it; the whole recent view at the end only."""
+    long, waiting = timeline.take_changes()
+    delete = "DELETE FROM bucket WHERE phase = ? AND view = ? AND position >= ?"
+    transaction.execute(delete, (phase, "long", len(timeline.long)))
+    transaction.execute(delete, (phase, "recent", 0))
+    recent = enumerate(timeline.recent if is_last else waiting)
     views = [("long", *entry) for entry in long] + [("recent", *entry) for entry in recent]
     transaction.executemany(
         "INSERT OR REPLACE INTO bucket VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -244,6 +248,7 @@ def _store_track(transaction: sqlite3.Connection, phase: str, name: str, track: 
     buckets, exact = track.take_changes()
     if not exact:
         return
+    exact = list(dict(exact).items())
     key = (phase, name)
     transaction.execute(
         "DELETE FROM scalar_bucket WHERE phase = ? AND name = ? AND position >= ?", (*key, len(track.buckets))
@@ -304,7 +309,7 @@ def _bucket(entry: Iterable[Any]) -> Bucket:
 
 
 def _read_scalars(connection: sqlite3.Connection) -> Iterator[tuple[tuple[str, str], ScalarSeries]]:
-    keys = connection.execute("SELECT DISTINCT phase, name FROM scalar_bucket").fetchall()
+    keys = connection.execute("SELECT DISTINCT phase, name FROM scalar").fetchall()
     for key in keys:
         buckets = connection.execute(
             "SELECT first_step, last_step, num_steps, mean, low, high, first_non_finite FROM scalar_bucket"

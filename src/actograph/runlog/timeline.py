@@ -8,6 +8,7 @@ with the run. The recent view holds the last `RECENT_STEPS` recorded steps one b
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,16 +41,19 @@ def packed_size(num_units: int) -> int:
     return (num_units + 7) // 8
 
 
-def merge_buckets(a: Bucket, b: Bucket) -> Bucket:
-    """Merge an earlier and a later bucket; layers that only the later one knows are taken over."""
-    a = _with_layers(a, len(b.rows), len(b.fired))
+def merge_buckets(buckets: Sequence[Bucket]) -> Bucket:
+    """Merge buckets in time order; layers that only later ones know are taken over."""
+    if len(buckets) == 1:
+        return buckets[0]
+    last = buckets[-1]
+    buckets = [_with_layers(bucket, len(last.rows), len(last.fired)) for bucket in buckets]
     return Bucket(
-        first_step=a.first_step,
-        last_step=b.last_step,
-        num_steps=a.num_steps + b.num_steps,
-        rows=merge_rows(a.rows, b.rows),
-        hist=merge_counts(a.hist, b.hist),
-        fired=a.fired | b.fired,
+        first_step=buckets[0].first_step,
+        last_step=last.last_step,
+        num_steps=sum(bucket.num_steps for bucket in buckets),
+        rows=merge_rows(np.stack([bucket.rows for bucket in buckets])),
+        hist=merge_counts(np.stack([bucket.hist for bucket in buckets])),
+        fired=np.bitwise_or.reduce([bucket.fired for bucket in buckets]),
     )
 
 
@@ -69,7 +73,11 @@ def _with_layers(bucket: Bucket, num_layers: int, fired_bytes: int) -> Bucket:
 
 
 class Timeline:
-    """The long and the recent view of one phase, and which buckets a writer has not stored yet."""
+    """The long and the recent view of one phase, and which buckets a writer has not stored yet.
+
+    New steps go to the recent view at once and into the long view a handful at a time (half the recent view, counted in
+    steps, so that the result does not depend on when somebody looks): merging many at once costs little more than one.
+    """
 
     def __init__(self, max_buckets: int = MAX_BUCKETS, recent_steps: int = RECENT_STEPS) -> None:
         if max_buckets <= 0 or max_buckets % 2:
@@ -80,40 +88,46 @@ class Timeline:
         self.width = 1  # recorded steps a full bucket of the long view holds
         self.long: list[Bucket] = []
         self.recent: deque[Bucket] = deque(maxlen=recent_steps)
-        self.num_appended = 0
-        self._stored_long = 0  # buckets of the long view below this position are stored as they are
-        self._stored_recent = 0  # appended buckets that the recent view has handed out
+        self._waiting: list[Bucket] = []  # in the recent view, not yet in the long one
+        self._handful = max(1, recent_steps // 2)
+        self._num_stored = 0  # buckets of the long view that are stored as they are
 
     def append(self, bucket: Bucket) -> None:
         """Add one recorded step (``num_steps`` 1), later than all before it."""
         self.recent.append(bucket)
-        self.num_appended += 1
-        if self.long and self.long[-1].num_steps < self.width:
-            self.long[-1] = merge_buckets(self.long[-1], bucket)
-            self._stored_long = min(self._stored_long, len(self.long) - 1)
-            return
-        if len(self.long) == self.max_buckets:
-            self._halve()
-        self.long.append(bucket)
+        self._waiting.append(bucket)
+        if len(self._waiting) == self._handful:
+            self._absorb()
 
-    def take_changes(self) -> tuple[list[tuple[int, Bucket]], list[tuple[int, Bucket]]]:
-        """Return (long, recent) buckets with their positions that changed since the last call, and note them as stored.
+    def take_changes(self) -> tuple[list[tuple[int, Bucket]], list[Bucket]]:
+        """Return the long view's buckets that changed since the last call, with their positions, and the waiting steps.
 
-        Positions of the long view at or beyond ``len(long)`` are to be deleted from the store.
+        They count as stored from now on. Positions at or beyond ``len(long)`` are to be deleted from the store.
         """
-        long = list(enumerate(self.long))[self._stored_long :]
-        num_new = min(self.num_appended - self._stored_recent, len(self.recent))
-        numbered = enumerate(self.recent, self.num_appended - len(self.recent))
-        ring = self.recent.maxlen or 1
-        recent = [(number % ring, bucket) for number, bucket in numbered][len(self.recent) - num_new :]
-        self._stored_long, self._stored_recent = len(self.long), self.num_appended
-        return long, recent
+        changed = list(enumerate(self.long))[self._num_stored :]
+        self._num_stored = len(self.long)
+        return changed, list(self._waiting)
+
+    def _absorb(self) -> None:
+        """Take the waiting steps into the long view."""
+        steps, self._waiting = self._waiting, []
+        while steps:
+            if self.long and self.long[-1].num_steps < self.width:
+                self._num_stored = min(self._num_stored, len(self.long) - 1)
+                room = self.width - self.long[-1].num_steps
+                self.long[-1] = merge_buckets([self.long[-1], *steps[:room]])
+            else:
+                if len(self.long) == self.max_buckets:
+                    self._halve()
+                room = self.width
+                self.long.append(merge_buckets(steps[:room]))
+            steps = steps[room:]
 
     def _halve(self) -> None:
         pairs = zip(self.long[::2], self.long[1::2], strict=True)
-        self.long = [merge_buckets(a, b) for a, b in pairs]
+        self.long = [merge_buckets(pair) for pair in pairs]
         self.width *= 2
-        self._stored_long = 0
+        self._num_stored = 0
 
 
 def joined(long: list[Bucket], recent: list[Bucket]) -> list[Bucket]:

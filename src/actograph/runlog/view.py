@@ -135,7 +135,14 @@ class RunView:
         """Return one of `STATISTICS` for all layers over time: (T, L), NaN where it is not defined."""
         if name not in STATISTICS:
             raise UsageError(f"no statistic {name!r}: choose one of {', '.join(STATISTICS)}")
-        return STATISTICS[name].derive(self)
+        if name not in self._derived:
+            self._derived[name] = STATISTICS[name].derive(self)
+            self._derived[name].setflags(write=False)
+        return self._derived[name]
+
+    @cached_property
+    def _derived(self) -> dict[str, Floats]:
+        return {}
 
     @cached_property
     def moments(self) -> Moments:
