@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from actograph import ActivationStats, Learner, StopFit, UsageError, open_run, watch
 from actograph.callbacks.recorder import Recorder
+from actograph.errors import RunInUseError
 from actograph.runlog.store import read_run
 from actograph.train.events import Callback
 from actograph.train.loop import Loop
@@ -152,6 +153,21 @@ def test_reading_before_the_first_fit_is_told() -> None:
     learn = learner(ActivationStats(out=":memory:"))
     with pytest.raises(UsageError, match="nothing is recorded yet"):
         _ = learn.activation_stats
+
+
+def test_a_folder_in_use_is_told_and_nothing_of_it_is_touched(tmp_path: Path) -> None:
+    learner(ActivationStats(out=tmp_path)).fit(1)
+    before = (tmp_path / "run.db").read_bytes()
+    learn = learner(ActivationStats(out=tmp_path))
+    with pytest.raises(RunInUseError, match="already holds a run"):
+        learn.fit(1)
+    assert num_hooks(learn.model) == 0
+    assert (tmp_path / "run.db").read_bytes() == before
+
+
+def test_a_budget_that_is_no_share_is_refused_at_once() -> None:
+    with pytest.raises(UsageError, match="budget=3"):
+        ActivationStats(budget=3)
 
 
 def test_two_of_them_are_one_too_many() -> None:

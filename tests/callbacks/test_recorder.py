@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable
 from itertools import count
@@ -12,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from actograph.callbacks.recorder import SMOOTHING, Recorder, smooth
+from actograph.callbacks.recorder import Recorder
 from actograph.testing.callbacks import tiny_loop
 from actograph.train.events import Callback
 from actograph.train.loop import Loop
@@ -111,20 +110,6 @@ def test_no_tensor_is_kept_after_an_error() -> None:
         tiny_loop().fit(1, [recorder, Fail()])
     assert recorder._pending == []
     assert len(recorder.losses) == 1
-
-
-def test_smoothing_equals_its_definition_in_float64() -> None:
-    rng = np.random.default_rng(0)
-    losses = rng.normal(size=50)
-    for index, value in enumerate(smooth(losses)):
-        weights = SMOOTHING ** np.arange(index, -1, -1)
-        assert value == pytest.approx((weights * losses[: index + 1]).sum() / weights.sum(), rel=1e-10)
-
-
-def test_smoothing_leaves_out_what_is_not_finite() -> None:
-    means = smooth([math.nan, 2.0, math.inf, 2.0])
-    assert math.isnan(means[0])
-    assert means[1:].tolist() == pytest.approx([2.0, 2.0, 2.0])
 
 
 def test_the_plots_get_the_arrays(monkeypatch: pytest.MonkeyPatch) -> None:

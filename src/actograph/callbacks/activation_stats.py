@@ -12,6 +12,7 @@ from typing import Any
 
 from actograph.errors import UsageError
 from actograph.hooks.leaves import Select
+from actograph.recording.pacing import check_budget
 from actograph.recording.recording import Recording, check_unattached, status_after
 from actograph.recording.watch import new_run
 from actograph.runlog.view import RunView
@@ -48,7 +49,7 @@ class ActivationStats(Callback):
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self.select = select
-        self.budget = budget
+        self.budget = check_budget(budget)
         self.out = out
         self.name = name
         self.config = dict(config or {})
@@ -75,11 +76,11 @@ class ActivationStats(Callback):
 
     def before_fit(self, loop: Loop) -> None:
         """Begin the run, or go on with it; ``validate()`` alone records nothing."""
-        self._is_fitting = loop.progress.num_epochs > 0
-        if not self._is_fitting:
+        if not loop.progress.num_epochs:
             return
         if self._recording is None:
             self._recording = self._begin(loop)
+        self._is_fitting = True
         self._num_fits += 1
         self._recording.attach(loop.model)
         self._recording.optimizer(loop.optimizer)
@@ -92,7 +93,7 @@ class ActivationStats(Callback):
 
     def after_loss(self, loop: Loop) -> None:
         """Note the training loss."""
-        if loop.progress.phase is Phase.TRAIN:
+        if self._is_fitting and loop.progress.phase is Phase.TRAIN:
             self.recording.loss(loop.batch.loss)
 
     def after_phase(self, loop: Loop) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import time
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from actograph.show.series import smoothed
 from actograph.train.events import Callback, Stage
 from actograph.train.loop import Loop
 from actograph.train.momentum import momentum_of
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 
-SMOOTHING = 0.98  # of the loss; share kept from the past, fastai's value
 _BLOCK = 64  # losses fetched from the device at once; each fetch waits for the device
 
 
@@ -71,8 +71,8 @@ class Recorder(Callback):
 
     @property
     def smooth_losses(self) -> FloatArray:
-        """Running mean of the losses (n,), see ``smooth``."""
-        return smooth(self.losses)
+        """Running mean of the losses (n,), see `show.series.smoothed`."""
+        return smoothed(self.losses)
 
     def before_epoch(self, loop: Loop) -> None:
         """Start the epoch's clock."""
@@ -119,20 +119,3 @@ class Recorder(Callback):
         if self._pending:
             self._losses.extend(torch.stack(self._pending).tolist())  # sync: once per block
             self._pending.clear()
-
-
-def smooth(losses: Iterable[float], beta: float = SMOOTHING) -> FloatArray:
-    """Return the exponentially weighted mean up to each loss, corrected for its start (Kingma & Ba 2014, section 3).
-
-    Losses that are not finite are left out, so that one of them does not blank the rest of the curve.
-
-    >>> smooth([4.0, 4.0, 4.0])
-    array([4., 4., 4.])
-    """
-    total, weight, means = 0.0, 0.0, array("d")
-    for loss in losses:
-        if math.isfinite(loss):
-            total = beta * total + (1 - beta) * loss
-            weight = beta * weight + (1 - beta)
-        means.append(total / weight if weight else math.nan)
-    return np.array(means)

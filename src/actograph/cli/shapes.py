@@ -1,0 +1,286 @@
+"""The command ``actograph shapes``: print what each layer of a network takes, gives and costs.
+
+No idea how the numbers are measured.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from actograph.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from actograph.models.shapes import LayerShape, LayerTable, Shape
+
+DEFAULT_CLASSES = 10
+IMAGE_AXES = 3  # channels, height, width
+MIN_NAME_WIDTH = 12  # characters of a layer's name on one line, before columns are left out instead
+GAP = 2  # spaces between columns
+BAR_LENGTH = 10  # characters for the heaviest layer
+TIMES = "\N{MULTIPLICATION SIGN}"
+MILLION = 1_000_000
+
+
+def shapes(
+    model: Annotated[
+        str, typer.Argument(help="A built-in network, or package.module:callable that returns a module.")
+    ] = "simple_cnn",
+    *,
+    input_size: Annotated[
+        str, typer.Option(help="Shape of one sample, without the batch axis.", metavar="C,H,W")
+    ] = "1,28,28",
+    classes: Annotated[int | None, typer.Option(help="Number of classes.  [default: 10]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Show each layer's output grid, parameters, multiply-accumulates and memory, and what they mean."""
+    from actograph.models import layer_table  # slow: torch
+
+    size = parse_input_size(input_size)
+    table = layer_table(load_model(model, size, classes), size)
+    if as_json:
+        typer.echo(json.dumps(table.as_dict(), indent=2))
+    else:
+        render(table, model, Console())
+
+
+def parse_input_size(text: str) -> Shape:
+    """Parse ``1,28,28`` (or ``1x28x28``).
+
+    >>> parse_input_size("1,28,28")
+    (1, 28, 28)
+    """
+    parts = text.lower().replace("x", ",").split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(f"--input-size is {text!r}; give whole numbers of at least 1, such as 1,28,28")
+    return tuple(int(part) for part in parts)
+
+
+def load_model(name: str, input_size: Shape, classes: int | None) -> nn.Module:
+    """Build a network of the registry, or import and call ``package.module:callable``."""
+    if ":" in name:
+        return _build_foreign(name, input_size, classes)
+    from actograph.models import build_model  # slow: torch
+
+    if len(input_size) != IMAGE_AXES:
+        raise UsageError(
+            f"--input-size has {len(input_size)} axes; {name} takes images: give channels,height,width"
+        )
+    num_classes = DEFAULT_CLASSES if classes is None else classes
+    return build_model(name, num_classes, in_channels=input_size[0], size=input_size[1])
+
+
+def _build_foreign(name: str, input_size: Shape, classes: int | None) -> nn.Module:
+    from torch import nn  # slow
+
+    found = _import(name)
+    if isinstance(found, nn.Module):
+        _refuse_classes(name, classes)
+        return found
+    if not callable(found):
+        raise UsageError(
+            f"{name} is a {type(found).__name__}; give a callable that returns a torch.nn.Module"
+        )
+    built = found(**_arguments(found, name, input_size, classes))
+    if not isinstance(built, nn.Module):
+        raise UsageError(f"{name} returned a {type(built).__name__}; it has to return a torch.nn.Module")
+    return built
+
+
+def _import(name: str) -> Any:
+    module_name, _, attribute = name.partition(":")
+    try:
+        with _current_folder_importable():
+            module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UsageError(
+            f"{module_name!r} of {name!r} cannot be imported ({error}); run the command in the folder that holds it"
+        ) from error
+    except (TypeError, ValueError) as error:  # an empty or relative name
+        raise UsageError(
+            f"{name!r} is no package.module:callable, such as torchvision.models:resnet18"
+        ) from error
+    found = module
+    for part in attribute.split("."):
+        if part not in dir(found):
+            raise UsageError(f"{module_name!r} has no {attribute!r}; give the name of a callable in it")
+        found = getattr(found, part)
+    return found
+
+
+def _arguments(
+    build: Callable[..., Any], name: str, input_size: Shape, classes: int | None
+) -> dict[str, int]:
+    """Pass the number of classes and the channels under their usual names; nothing else can be known."""
+    parameters = inspect.signature(build).parameters
+    known = {"num_classes": DEFAULT_CLASSES if classes is None else classes, "in_channels": input_size[0]}
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    for parameter in parameters.values():
+        is_required = parameter.default is inspect.Parameter.empty and parameter.kind not in variadic
+        if is_required and parameter.name not in known:
+            raise UsageError(
+                f"{name} needs the argument {parameter.name!r}; give a callable that needs none but "
+                "num_classes and in_channels"
+            )
+    if "num_classes" not in parameters:
+        _refuse_classes(name, classes)
+    return {key: value for key, value in known.items() if key in parameters}
+
+
+def _refuse_classes(name: str, classes: int | None) -> None:
+    if classes is not None:
+        raise UsageError(
+            f"--classes is {classes}, but {name} has no parameter num_classes; leave --classes out"
+        )
+
+
+@contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+def render(table: LayerTable, title: str, console: Console) -> None:
+    """Print the table, its totals, and its sentences."""
+    inputs = " and ".join(TIMES.join(map(str, shape[1:])) for shape in table.input_shapes)
+    console.print(Text.assemble((title, "bold"), f" on {inputs}, per sample"), end="\n\n")
+    grid = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, show_footer=True, footer_style="bold")
+    columns = _fitting([column for column in _columns(table) if any(column.cells)], console.width)
+    for column in columns:
+        grid.add_column(
+            column.header,
+            column.footer,
+            justify="right" if column.is_number else "left",
+            no_wrap=not column.is_foldable,
+            overflow="fold",
+        )
+    for row, cells in zip(table.rows, zip(*(column.cells for column in columns), strict=True), strict=True):
+        grid.add_row(*cells, style="" if row.macs else "dim")
+    console.print(grid)
+    console.print()
+    bullets = Table.grid(padding=(0, 1, 0, 0))
+    for sentence in table.sentences:
+        bullets.add_row("-", Text(sentence))
+    console.print(bullets)
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """One column; where the terminal is too narrow, those of the highest ``rank`` are left out first."""
+
+    header: str
+    cells: Sequence[Text | str]
+    rank: int
+    footer: str = ""
+    is_number: bool = False
+    is_foldable: bool = False
+
+    @property
+    def width(self) -> int:
+        """Return the least width that keeps it readable."""
+        widest = max(len(text) for text in (self.header, self.footer, *self.cells))
+        return min(widest, MIN_NAME_WIDTH) if self.is_foldable else widest
+
+
+def _columns(table: LayerTable) -> Iterator[_Column]:
+    rows = table.rows
+    macs = [_count(row.macs) for row in rows]
+    parameters = [_count(row.parameters) for row in rows]
+    memory = [_size(row.activation_bytes) for row in rows]
+    most = max((row.macs for row in rows), default=0) or 1
+    bars = [Text("█" * round(BAR_LENGTH * row.macs / most), style="cyan") for row in rows]
+    output = [TIMES.join(map(str, (row.output_shape or ())[1:])) for row in rows]
+    yield _Column("Layer", [row.name for row in rows], 0, "total", is_foldable=True)
+    yield _Column("Class", [_kind(row) for row in rows], 7)
+    yield _Column("Output", output, 3)
+    yield _Column("Grid", [_grid(row) for row in rows], 2)
+    yield _Column("Kernel", [_kernel(row) for row in rows], 6)
+    yield _Column("In:out", [_ratio(row) for row in rows], 5, is_number=True)
+    yield _Column("Parameters", parameters, 1, _count(table.parameters), is_number=True)
+    yield _Column("MACs", macs, 0, _count(table.macs), is_number=True)
+    yield _Column("Memory", memory, 4, _size(table.activation_bytes), is_number=True)
+    yield _Column("", bars, 8)
+
+
+def _fitting(columns: Sequence[_Column], width: int) -> list[_Column]:
+    """Leave out columns until the rest fits; names and multiply-accumulates always stay."""
+    kept = list(columns)
+    while sum(column.width + GAP for column in kept) - GAP > width:
+        least = max(kept, key=lambda column: column.rank)
+        if least.rank == 0:
+            break
+        kept.remove(least)
+    return kept
+
+
+def _kind(row: LayerShape) -> str:
+    return f"{row.kind} (own work)" if row.is_own_work else row.kind
+
+
+def _kernel(row: LayerShape) -> str:
+    return f"{_short(row.window.kernel)} / {_short(row.window.stride)}" if row.window else ""
+
+
+def _ratio(row: LayerShape) -> str:
+    return f"{row.window.inputs}:{row.window.filters}" if row.window and row.window.inputs else ""
+
+
+def _grid(row: LayerShape) -> Text | str:
+    if row.grid is None or row.input_grid is None:
+        return ""
+    change = f"{_short(row.input_grid)} → {_short(row.grid)}"
+    if row.grid_matches is False:
+        return Text(f"{change} ✗ {_short(row.predicted_grid or ())}", style="bold red")
+    return f"{change} ✓" if row.grid_matches else change
+
+
+def _short(shape: Shape) -> str:
+    """Write a square as its side.
+
+    >>> _short((14, 14))
+    '14'
+    """
+    return str(shape[0]) if len(set(shape)) == 1 else TIMES.join(map(str, shape))
+
+
+def _count(value: int) -> str:
+    """Write a count in full up to ten million; nothing for 0.
+
+    >>> _count(248_864), _count(1_822_000_000)
+    ('248,864', '1,822.0 M')
+    """
+    if value >= 10 * MILLION:
+        return f"{value / MILLION:,.1f} M"
+    return f"{value:,}" if value else ""
+
+
+def _size(size_bytes: int) -> str:
+    """Write a size in bytes with its unit; nothing for 0.
+
+    >>> _size(40), _size(6272)
+    ('40 B', '6.1 KiB')
+    """
+    kib = 1024
+    if size_bytes < kib:
+        return f"{size_bytes} B" if size_bytes else ""
+    if size_bytes < kib**2:
+        return f"{size_bytes / kib:.1f} KiB"
+    return f"{size_bytes / kib**2:,.1f} MiB"
