@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import sqlite3
 import subprocess
@@ -14,6 +15,7 @@ from actograph.layout.row import Field
 from actograph.runlog import store
 from actograph.runlog.schema import Cost, RunInfo
 from actograph.runlog.store import RunWriter, find_runs, read_run
+from actograph.runlog.timeline import Timeline
 from actograph.runlog.view import RunView
 from actograph.testing.synthetic import RELU, SyntheticRun, layer
 
@@ -148,6 +150,7 @@ def test_a_killed_process_leaves_what_was_flushed(tmp_path: Path) -> None:
     script = f"""
 import os, pathlib, signal
 from actograph.runlog.schema import RunInfo
+from actograph.runlog.timeline import Timeline
 from actograph.runlog.store import RunWriter
 writer = RunWriter(pathlib.Path({str(tmp_path)!r}), RunInfo("test"))
 writer.add_scalar("loss", 0, 1.0)
@@ -158,6 +161,38 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
     view = read_run(tmp_path)
     assert (len(view.scalar("loss")), view.info.status) == (1, "running")
+
+
+def test_a_full_disk_stops_the_recording_with_one_warning_and_nothing_else(tmp_path: Path) -> None:
+    writer = filled(tmp_path, 100)
+    writer.flush()
+    assert writer._database is not None
+    writer._database.execute("PRAGMA max_page_count = 1")  # SQLite takes the size it has: no page more
+    for step in range(100, 5000):
+        writer.add_scalar("loss", step, 0.1)
+    with pytest.warns(RuntimeWarning, match="has stopped .*full"):
+        writer.flush()
+    writer.add_scalar("loss", 5000, 0.1)
+    writer.close("finished")
+    writer.reopen()
+    writer.close("finished")
+    assert writer.view().num_steps == 5001
+    assert read_run(tmp_path).num_steps == 100
+
+
+def test_a_layer_takes_at_most_half_a_megabyte_however_long_the_run() -> None:
+    source = SyntheticRun([layer("act", "ReLU", 256, RELU)])
+    one = source._bucket(0, {"act": np.random.default_rng(0).normal(size=(16, 256))})
+    sizes = []
+    timeline = Timeline()
+    for step in range(30_000):
+        timeline.append(dataclasses.replace(one, first_step=step, last_step=step, hist=one.hist * 10_000_000))
+        if step in (999, 29_999):
+            buckets = [*timeline.long, *timeline.recent]
+            sizes.append(sum(b.rows.nbytes + b.hist.nbytes + b.fired.nbytes for b in buckets))
+    assert max(sizes) <= 512 * 1024
+    total = np.sum([b.hist.sum(dtype=np.float64) for b in timeline.long])
+    assert total == pytest.approx(29_984 * 10_000_000 * 16 * 256, rel=1e-6)  # nothing overflowed
 
 
 def test_size_on_disk_is_bounded(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def show(run: RunName, *, as_json: AsJson = False) -> None:
 
 def _read(path: Path) -> RunView | RunNotFoundError:
     try:
-        return read_run(path)
+        return read_run(path, sketches=False)
     except RunNotFoundError as error:
         return error
 

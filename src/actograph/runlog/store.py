@@ -13,6 +13,7 @@ import math
 import os
 import sqlite3
 import time
+import warnings
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -64,6 +65,7 @@ class RunWriter:
         self._events: list[Event] = []
         self._num_stored_layers = 0
         self._num_stored_events = 0
+        self._has_given_up = False
         self._clock = clock
         self._pid = os.getpid()
         self._next_flush_s = clock() + FLUSH_INTERVAL_S
@@ -98,12 +100,15 @@ class RunWriter:
             self._database is None or os.getpid() != self._pid
         ):  # a forked child must not write its parent's run
             return
-        with self._database as transaction:
-            self._store_info(transaction)
-            for (phase, name), track in self._tracks.items():
-                _store_track(transaction, phase, name, track)
-            for phase, timeline in self._timelines.items():
-                _store_timeline(transaction, phase, timeline, is_last=is_last)
+        try:
+            with self._database as transaction:
+                self._store_info(transaction)
+                for (phase, name), track in self._tracks.items():
+                    _store_track(transaction, phase, name, track)
+                for phase, timeline in self._timelines.items():
+                    _store_timeline(transaction, phase, timeline, is_last=is_last)
+        except sqlite3.Error as error:  # a full disk, a folder that is gone: never the training's problem
+            self._give_up(error)
 
     def close(self, status: str) -> None:
         """Store the rest, note how the run ended, and leave one plain file. A closed run can be taken up again."""
@@ -117,7 +122,7 @@ class RunWriter:
     def reopen(self) -> None:
         """Go on with a run that was closed; does nothing while it is open."""
         self.info = replace(self.info, status="running")
-        if self._database is None and self.directory is not None and os.getpid() == self._pid:
+        if self._database is None and self.directory is not None and not self._has_given_up:
             self._database = _connect(self.directory / schema.DATABASE)
 
     def discard(self) -> None:
@@ -127,6 +132,18 @@ class RunWriter:
             (self.directory / schema.DATABASE).unlink()
             with contextlib.suppress(OSError):  # not empty: there is something of the user's in it
                 self.directory.rmdir()
+
+    def _give_up(self, error: sqlite3.Error) -> None:
+        """Go on in memory; what was stored before stays readable."""
+        warnings.warn(
+            f"recording to {self.directory} has stopped ({error}): what follows is kept in memory only",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        if self._database is not None:
+            self._database.close()
+        self._database = None
+        self._has_given_up = True
 
     def view(self) -> RunView:
         """Return the run as it is now, equal to what `read_run` gives after a flush."""
@@ -158,8 +175,10 @@ class RunWriter:
         self._num_stored_layers, self._num_stored_events = len(self.layers), len(self._events)
 
 
-def read_run(path: Path | str) -> RunView:
+def read_run(path: Path | str, *, sketches: bool = True) -> RunView:
     """Read a run directory, or its ``run.db``, finished or still being written.
+
+    Without ``sketches`` only info, layers, scalars and events are read: fast, for lists of runs.
 
     Raises RunNotFoundError when there is none or it cannot be read.
     """
@@ -173,7 +192,7 @@ def read_run(path: Path | str) -> RunView:
         with contextlib.closing(
             sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
         ) as connection:
-            return _read(connection)
+            return _read(connection, sketches=sketches)
     except (sqlite3.DatabaseError, ValueError, KeyError, TypeError, zlib.error) as error:
         raise RunNotFoundError(
             f"{database} is not a readable run ({error}); it may be damaged or foreign"
@@ -278,7 +297,7 @@ def _store_track(transaction: sqlite3.Connection, phase: str, name: str, track: 
     )
 
 
-def _read(connection: sqlite3.Connection) -> RunView:
+def _read(connection: sqlite3.Connection, *, sketches: bool) -> RunView:
     info = {key: json.loads(value) for key, value in connection.execute("SELECT key, value FROM info")}
     version = info.pop("schema", None)
     if version != schema.SCHEMA_VERSION:
@@ -288,7 +307,9 @@ def _read(connection: sqlite3.Connection) -> RunView:
     return RunView(
         info=RunInfo.from_json(info),
         layers=tuple(LayerInfo.from_json(json.loads(data)) for (data,) in layers),
-        buckets=tuple(joined(_read_buckets(connection, "long"), _read_buckets(connection, "recent"))),
+        buckets=tuple(joined(_read_buckets(connection, "long"), _read_buckets(connection, "recent")))
+        if sketches
+        else (),
         scalars=dict(_read_scalars(connection)),
         events=tuple(Event(step, kind, json.loads(data)) for step, kind, data in events),
     )

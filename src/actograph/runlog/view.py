@@ -73,14 +73,12 @@ class RunView:
 
     @property
     def num_steps(self) -> int:
-        """Number of steps the run has seen: one beyond the last step of any bucket or training scalar."""
-        ends = [
-            float(series.steps[-1])
-            for (phase, _), series in self.scalars.items()
-            if phase == "train" and len(series)
-        ]
-        ends += [float(step) for step in self.last_steps[-1:]]
-        return int(max(ends, default=-1.0)) + 1
+        """Number of steps the run has seen."""
+        tracks = [series for (phase, _), series in self.scalars.items() if phase == "train" and len(series)]
+        last = max(
+            [*(int(series.steps[-1]) for series in tracks), *self.last_steps[-1:].tolist()], default=-1
+        )
+        return max(last + 1, self.info.cost.steps_seen)
 
     # What was recorded
 
