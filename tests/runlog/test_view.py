@@ -72,6 +72,18 @@ def test_a_unit_is_dead_after_a_window_without_firing() -> None:
     assert share[DEAD_WINDOW - 1] == pytest.approx(1 / 3)
 
 
+def test_steps_without_a_layer_do_not_make_its_units_die() -> None:
+    late = layer("late", "ReLU", 2, RELU)
+    run = SyntheticRun([layer("act", "ReLU", 2, RELU), late])
+    for step in range(60):
+        values = {
+            "act": np.ones((4, 2)),
+            "late": np.ones((4, 2)) if step == 0 or step >= 50 else np.zeros((0, 2)),
+        }
+        run.step(values)
+    assert not run.view().dead("late").any()
+
+
 def test_a_run_of_nothing_has_empty_columns() -> None:
     view = RunView(RunInfo("empty"), layers=(layer("fc", "Linear", 2), layer("act", "ReLU", 2, RELU)))
     assert view.num_steps == 0

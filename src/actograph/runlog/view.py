@@ -152,9 +152,10 @@ class RunView:
         return bins.quantile(self.histogram(layer), share)
 
     def steps_silent(self, layer: int | str) -> Floats:
-        """Count the recorded steps since each unit last fired, up to the end of each bucket: (T, U)."""
+        """Count the recorded steps with the layer since each unit last fired, up to the end of each bucket: (T, U)."""
         fired = self.fired(layer)
-        ends = np.cumsum(self.num_recorded, dtype=np.float64)[:, None]
+        was_called = self.moments.num[:, self.layer_index(layer)] > 0
+        ends = np.cumsum(np.where(was_called, self.num_recorded, 0), dtype=np.float64)[:, None]
         last = (
             np.maximum.accumulate(np.where(fired, ends, 0.0), axis=0) if len(fired) else np.zeros(fired.shape)
         )
