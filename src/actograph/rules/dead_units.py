@@ -146,7 +146,7 @@ class DeadUnits(Rule):
     def _remedies(self, view: RunView, position: int, step: int, *, died: bool) -> tuple[Remedy, ...]:
         name = view.layers[position].name
         front = view.layers[position - 1].name if position else name
-        restart = Remedy("initialise again: He weights, bias 0", front, None, 0.0)
+        restart = Remedy("initialise again", front, None, "He weights, bias 0")
         other = Remedy("use LeakyReLU instead of ReLU", name, "ReLU", "LeakyReLU(0.01)")
         calmer = lower_learning_rate(view, step)
         return (calmer, restart, other) if died else (restart, calmer, other)
