@@ -16,7 +16,7 @@ from actograph.hooks.channels import ChannelAxes
 from actograph.hooks.layer_hooks import LayerHooks
 from actograph.layout.layer import LayerInfo, Side
 from actograph.layout.row import Field
-from actograph.sketch.slot import Block
+from actograph.sketch.block import Block
 from actograph.testing.reference import numpy_fired, numpy_histogram, numpy_row
 
 COUNTS = [Field.NEG_COUNT, Field.POS_COUNT, Field.ZEROS, Field.NEAR_ZERO, Field.FLAT, Field.MIN, Field.MAX]

@@ -23,6 +23,8 @@ EXACT = [
     Field.NEAR_ZERO,
     Field.NAN,
     Field.INF,
+    Field.NEAR_ZERO_NEG,
+    Field.INF_NEG,
     Field.MIN,
     Field.MAX,
 ]
@@ -76,9 +78,11 @@ def test_a_large_mean_keeps_a_small_spread() -> None:
     assert np.sqrt(m2 / (num - 1)) == pytest.approx(values.std(ddof=1), rel=1e-6)
 
 
-def test_counts_widen_before_they_overflow() -> None:
+def test_counts_become_floats_before_they_overflow() -> None:
     full = np.array([2**32 - 1], np.uint32)
-    assert merge_counts(np.stack([full, full])).tolist() == [2**33 - 2]
+    twice = merge_counts(np.stack([full, full]))
+    assert twice.dtype == np.float32
+    assert merge_counts(np.stack([twice, full])).tolist() == pytest.approx([3 * (2**32 - 1)], rel=1e-6)
     assert merge_counts(np.stack([full // 2, full // 2])).dtype == np.uint32
 
 

@@ -34,7 +34,7 @@ DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 BLOCK = 2048  # as in _observe.c
 CHUNK = 8 * BLOCK
 EXACT = [Field.NEG_COUNT, Field.POS_COUNT, Field.ZEROS, Field.NEAR_ZERO, Field.NAN, Field.INF, Field.FLAT]
-EXACT += [Field.MIN, Field.MAX, Field.FIRST_NON_FINITE]
+EXACT += [Field.MIN, Field.MAX, Field.FIRST_NON_FINITE, Field.NEAR_ZERO_NEG, Field.INF_NEG]
 
 
 class Measured(NamedTuple):
@@ -156,6 +156,33 @@ def test_finds_the_units_that_fired_along_any_axis(dtype: torch.dtype, axis: int
     assert_equals_reference(x, RELU, axis)
     assert_equals_reference(x[:, ::2], TANH, axis)
     assert_equals_reference(x.transpose(1, 2), RELU, axis)
+
+
+@every_kernel
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("flat", [None, TANH, GELU])
+def test_tells_which_units_a_relu_fires(dtype: torch.dtype, layout: str, flat: FlatRegion | None) -> None:
+    make, axis = LAYOUTS[layout]
+    x = (
+        make(dtype).contiguous()
+        if layout == "unfolded"
+        else make(dtype).clone(memory_format=torch.preserve_format)
+    )
+    units = x.shape[axis]
+    x.select(axis, 0).fill_(float("-inf"))  # a ReLU makes zeros of them
+    if units > 3:
+        x.movedim(axis, 0)[(2, *[0] * (x.ndim - 1))] = float("nan")
+    memory = Memory(flat, axis, units if flat is not None else 0)
+    rectified = torch.zeros(units, dtype=torch.bool)
+    target = native.Target(memory.values, memory.hist, memory.fired, flat, axis, rectified)
+    assert native.observe(x, target)
+    np.testing.assert_array_equal(rectified.numpy(), numpy_fired(exact(x.relu()), RELU, axis))
+    if flat is TANH:
+        np.testing.assert_array_equal(memory.fired.numpy(), numpy_fired(exact(x), flat, axis))
+    before = rectified.clone()
+    assert native.observe_flat(-x, target)
+    assert torch.equal(before, rectified)  # the input is another tensor
 
 
 def special_values(dtype: torch.dtype) -> Tensor:

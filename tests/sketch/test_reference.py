@@ -12,7 +12,7 @@ from torch import Tensor
 from actograph.layout.layer import FlatRegion, Nonlinearity, Side
 from actograph.layout.row import Field, moments
 from actograph.sketch import reference
-from actograph.sketch.slot import Block
+from actograph.sketch.block import Block
 from actograph.testing.reference import numpy_fired, numpy_histogram, numpy_row
 
 RELU = FlatRegion(Nonlinearity.RECTIFIER, Side.OUTPUT, ((-math.inf, 0.0),))
@@ -24,6 +24,8 @@ COUNTS = [
     Field.NEAR_ZERO,
     Field.NAN,
     Field.INF,
+    Field.NEAR_ZERO_NEG,
+    Field.INF_NEG,
     Field.FLAT,
     Field.MIN,
     Field.MAX,

@@ -19,10 +19,13 @@ from torch.utils.hooks import RemovableHandle
 from actograph.hooks.channels import ChannelAxes
 from actograph.hooks.flat_region import flat_region
 from actograph.hooks.leaves import Select, leaf_modules, tensors_of
+from actograph.hooks.lineage import Kinship, Lineage, kinship
 from actograph.layout.layer import LayerInfo, Side
+from actograph.sketch.block import Block
+from actograph.sketch.links import Slot
 from actograph.sketch.observe import is_measurable, observe_input, observe_output
-from actograph.sketch.slot import Block, Slot
 
+DERIVE_FROM = 16_384  # values: below, what the end of a step takes to fill a row in outweighs measuring it
 MAX_CALLS = 4  # of one module in one forward that are told apart; later ones share "name[4+]"
 
 Gate = Callable[[nn.Module], bool]
@@ -39,6 +42,8 @@ class LayerHooks:
         select: which layers (`leaves.Select`); None means all.
         prefix: put before every layer name, for runs with several models.
         clock: seconds; what the hooks take adds up in ``elapsed_s``.
+        derive_from: values in a tensor from which on its row is derived from another where it follows from it (docs/design
+            /0003): the row is the same, and smaller ones are measured faster. None: measure all.
 
     """
 
@@ -51,12 +56,15 @@ class LayerHooks:
         select: Select | None = None,
         prefix: str = "",
         clock: Callable[[], float] = time.perf_counter,
+        *,
+        derive_from: int | None = DERIVE_FROM,
     ) -> None:
         self.model = model
         self.block = block
         self.on_layer = on_layer
         self.gate = gate
         self.axes = ChannelAxes()
+        self.lineage = None if derive_from is None else Lineage(block, derive_from)
         self.depth = 0  # of forwards of the model that are open (a model may call itself)
         self.forward_number = 0  # tells a module's hook that its call index starts again
         self.is_measuring = False
@@ -84,6 +92,7 @@ class LayerHooks:
             handle.remove()
         self._handles = []
         self.depth, self.is_measuring = 0, False
+        self.forget_tensors()
 
     def __enter__(self) -> LayerHooks:
         self.attach()
@@ -91,6 +100,11 @@ class LayerHooks:
 
     def __exit__(self, *exc_info: object) -> None:
         self.detach()
+
+    def forget_tensors(self) -> None:
+        """Take no tensor seen so far for one that was measured."""
+        if self.lineage is not None:
+            self.lineage.clear()
 
     def measures_now(self) -> bool:
         """Tell whether a leaf that is being called is to be measured.
@@ -139,6 +153,7 @@ class _Enter(_VanishingHook):
             return
         if hooks.depth == 0:
             hooks.forward_number += 1
+            hooks.forget_tensors()
             hooks.is_measuring = hooks.gate(module)
         hooks.depth += 1
 
@@ -152,17 +167,20 @@ class _Leave(_VanishingHook):
     def __call__(self, module: nn.Module, args: object, output: object) -> None:
         if not torch.compiler.is_compiling():
             self.hooks.depth = max(self.hooks.depth - 1, 0)
+            if self.hooks.depth == 0:
+                self.hooks.forget_tensors()
 
 
 class _LeafHook(_VanishingHook):
     """Measures one module's outputs; knows its slots by call index and path."""
 
-    __slots__ = ("_call", "_forward_number", "_name", "_slots", "flat", "hooks", "module")
+    __slots__ = ("_call", "_forward_number", "_kin", "_name", "_slots", "flat", "hooks", "module")
 
     def __init__(self, hooks: LayerHooks, name: str, module: nn.Module) -> None:
         self.hooks = hooks
         self.module = module
         self.flat = flat_region(module)
+        self._kin = kinship(module)
         self._name = name
         self._slots: dict[tuple[int, str], Slot] = {}
         self._call = 0
@@ -215,7 +233,16 @@ class _LeafHook(_VanishingHook):
             if not is_measurable(output):
                 return
             slot = self._add_slot(call, path, args, output)
-        observe_output(output, slot)
+        lineage = self.hooks.lineage
+        if (
+            lineage is None or call == MAX_CALLS
+        ):  # the calls beyond share a slot: each may follow from another layer
+            observe_output(output, slot)
+        else:
+            kin = self._kin
+            if kin is not Kinship.UNKNOWN and next(iter(self.module._forward_hooks.values())) is not self:
+                kin = Kinship.UNKNOWN  # another hook came first and may have replaced the output
+            lineage.observe(output, args, kin, slot)
 
     def _add_slot(self, call: int, path: str, args: tuple[object, ...], output: Tensor) -> Slot:
         axis = self.hooks.axes.find(self.module, args, output)

@@ -84,7 +84,7 @@ def histogram(values: NDArray[np.floating]) -> NDArray[np.int64]:
     return np.bincount(bin_index(finite), minlength=NUM_BINS).astype(np.int64)
 
 
-def quantile(hist: NDArray[np.integer], share: float) -> NDArray[np.float64]:
+def quantile(hist: NDArray[np.integer | np.floating], share: float) -> NDArray[np.float64]:
     """Return the value below which ``share`` of the counts lie, within 12 %.
 
     ``hist`` is (..., NUM_BINS); the result drops the last axis and is NaN where a histogram is empty.

@@ -2,7 +2,7 @@
 
 No idea of how a row is measured. A row is `NUM_FIELDS` float64 numbers, a histogram of `NUM_BINS` counts and, where the
 layer has a flat region, one flag per unit that fired. Moments are kept for x < 0 and x > 0 apart (zeros need none): the
-mean and spread of the whole follow exactly, and so does the row of a ReLU from that of its producer.
+mean and spread of the whole follow exactly, and so does the row of a ReLU from that of its producer (`sketch/derived.py`).
 
 Moments, minimum, maximum and histogram are over finite values. Merging adds counts, takes min and max, and joins the
 moments pairwise (Chan, Golub, LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances").
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 NEAR_ZERO = 0.05  # |x| <= 0.05 is "near zero": fastai's figure, but two-sided (fastai counts every negative)
 
 Floats = NDArray[np.float64]
-Counts = NDArray[np.integer]
+Counts = NDArray[np.integer | np.floating]
 
 
 class Field(IntEnum):
@@ -39,11 +39,23 @@ class Field(IntEnum):
     MIN = 11  # of finite values; +inf when there are none
     MAX = 12  # of finite values; -inf when there are none
     FIRST_NON_FINITE = 13  # step at which a NaN or Inf was first seen; +inf when never
+    NEAR_ZERO_NEG = (
+        14  # of NEAR_ZERO, those below zero: a ReLU that follows makes zeros of them like of all below
+    )
+    INF_NEG = 15  # of INF, those that are -inf: of these, too
 
 
 NUM_FIELDS = len(Field)
 
-_SUMS = [Field.ZEROS, Field.NEAR_ZERO, Field.NAN, Field.INF, Field.FLAT]
+_SUMS = [
+    Field.ZEROS,
+    Field.NEAR_ZERO,
+    Field.NAN,
+    Field.INF,
+    Field.FLAT,
+    Field.NEAR_ZERO_NEG,
+    Field.INF_NEG,
+]
 _MINIMA = [Field.MIN, Field.FIRST_NON_FINITE]
 
 
@@ -106,8 +118,7 @@ def merge_rows(rows: Floats) -> Floats:
 
 
 def merge_counts(counts: Counts) -> Counts:
-    """Add histograms over their first axis; the narrowest unsigned type that cannot overflow (32 or 64 bits) is kept."""
-    total: NDArray[np.uint64] = counts.sum(axis=0, dtype=np.uint64)
-    if total.size and total.max() > np.iinfo(np.uint32).max:
-        return total
-    return total.astype(np.uint32)
+    """Add histograms over their first axis: exact in 32 bits, and as float32 (7 digits) once a count outgrows them."""
+    total: Floats = counts.sum(axis=0, dtype=np.float64)  # exact up to 2^53
+    fits = not total.size or total.max() <= np.iinfo(np.uint32).max
+    return total.astype(np.uint32 if fits else np.float32)

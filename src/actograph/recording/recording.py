@@ -25,7 +25,7 @@ from actograph.recording.pacing import Pacer
 from actograph.runlog.store import RunWriter
 from actograph.runlog.timeline import Bucket
 from actograph.runlog.view import RunView
-from actograph.sketch.slot import Block
+from actograph.sketch.block import Block
 from actograph.train.momentum import momentum_of
 
 TRAIN = "train"

@@ -54,7 +54,8 @@
 
 /* ---- what layout/row.py and layout/bins.py say ---------------------------------------------------------------- */
 
-enum { NEG_COUNT, NEG_MEAN, NEG_M2, POS_COUNT, POS_MEAN, POS_M2, ZEROS, NEAR_ZERO, NANS, INFS, FLAT, MIN, MAX };
+enum { NEG_COUNT, NEG_MEAN, NEG_M2, POS_COUNT, POS_MEAN, POS_M2, ZEROS, NEAR_ZERO, NANS, INFS, FLAT, MIN, MAX,
+       FIRST_NON_FINITE, NEAR_ZERO_NEG, INF_NEG };
 #define NUM_BINS 349
 #define MAGNITUDES 174 /* bins of one sign, underflow (0) and overflow (173) among them */
 #define ZERO_BIN 174
@@ -92,7 +93,7 @@ typedef struct {
 
 typedef struct {
     Moments neg, pos;
-    int64_t near_zero, flat, nans, pos_infs, neg_infs;
+    int64_t near_zero, near_zero_neg, flat, nans, pos_infs, neg_infs;
     double min, max; /* of finite values */
 } Part;
 
@@ -102,12 +103,14 @@ typedef struct {
     double low64[2], high64[2];
 } Region;
 
+/* Where a ReLU that follows is zero. It maps -inf to 0, so -inf lies in it, as in no region of a layer's own output. */
+#define BELOW_ZERO {1, {-INFINITY, INFINITY}, {0, -INFINITY}, {-INFINITY, INFINITY}, {0, -INFINITY}}
 #define NOWHERE {0, {INFINITY, INFINITY}, {-INFINITY, -INFINITY}, {INFINITY, INFINITY}, {-INFINITY, -INFINITY}}
 
 /* What a vector kernel finds in a block: sums of d = x - shift and of d * d for x < 0 and x > 0 apart. */
 typedef struct {
     double neg_sum, neg_squares, pos_sum, pos_squares;
-    int64_t neg, pos, near_zero, flat;
+    int64_t neg, pos, near_zero, near_zero_neg, flat;
     double min, max;
 } Sums;
 
@@ -124,7 +127,8 @@ typedef struct {
 typedef struct {
     double *row;
     int64_t *hist;
-    uint8_t *fired;
+    uint8_t *fired;     /* (units,): units whose values left the region; NULL: not recorded */
+    uint8_t *rectified; /* (units,): units of which a ReLU that follows would fire; NULL: nobody asks */
     int64_t units;
     int64_t channel_axis;
     bool flat_on_output;
@@ -206,6 +210,7 @@ static void merge_parts(Part *a, const Part *b) {
     merge_moments(&a->neg, b->neg);
     merge_moments(&a->pos, b->pos);
     a->near_zero += b->near_zero;
+    a->near_zero_neg += b->near_zero_neg;
     a->flat += b->flat;
     a->nans += b->nans;
     a->pos_infs += b->pos_infs;
@@ -325,12 +330,15 @@ static void exact_counts(const double *x, int n, const Region *region, uint32_t 
         key += -(uint32_t)(x[i] < 0) & NEG_TABLE; /* no branch: it would be guessed wrong every other time */
         tables[TABLE_STRIDE * (i % NUM_TABLES) + key - KEY_LOW]++;
     }
-    int near_zero = 0, flat = 0;
-    for (int i = 0; i < n; i++)
+    int near_zero = 0, near_zero_neg = 0, flat = 0;
+    for (int i = 0; i < n; i++) {
         near_zero += fabs(x[i]) <= NEAR_ZERO_LIMIT;
+        near_zero_neg += (x[i] < 0) & (x[i] >= -NEAR_ZERO_LIMIT);
+    }
     for (int i = 0; region->intervals && i < n; i++)
         flat += in_region64(x[i], region);
     part->near_zero += near_zero;
+    part->near_zero_neg += near_zero_neg;
     part->flat += flat;
 }
 
@@ -571,6 +579,7 @@ static void add_vectors(const float *x, int n, const Region *region, float shift
     Sums sums;
     the_kernel->sums[region->intervals](x, n, region, shift, tables, &sums);
     part->near_zero += sums.near_zero;
+    part->near_zero_neg += sums.near_zero_neg;
     part->flat += sums.flat;
     Moments neg = part->neg, pos = part->pos;
     if (join_sums(&neg, (double)sums.neg, sums.neg_sum, sums.neg_squares, shift[0]) &&
@@ -814,16 +823,17 @@ static uint32_t strip_still_flat(const Source *s, int64_t first, const int64_t *
 }
 
 /* Units lie side by side (last axis, channels last): look at strips of them, down the rows. */
-static void mark_fired_in_strips(const Source *s, const Layout *rest, const Region *region, Target *t) {
-    int64_t strips = (t->units + STRIP - 1) / STRIP, positions = s->n / t->units, at[MAX_DIMS] = {0}, offset = 0, left = 0;
-    int64_t width = t->units < STRIP ? t->units : STRIP, rows[STRIP_ROWS];
+static void mark_fired_in_strips(const Source *s, const Layout *rest, const Region *region, uint8_t *fired,
+                                 int64_t units) {
+    int64_t strips = (units + STRIP - 1) / STRIP, positions = s->n / units, at[MAX_DIMS] = {0}, offset = 0, left = 0;
+    int64_t width = units < STRIP ? units : STRIP, rows[STRIP_ROWS];
     uint16_t *silent = calloc((size_t)strips, sizeof *silent);
     if (!silent)
         return; /* out of memory: the next step will tell */
     for (int64_t k = 0; k < strips; k++) {
-        int64_t first = k * STRIP + width > t->units ? t->units - width : k * STRIP; /* the last may overlap */
+        int64_t first = k * STRIP + width > units ? units - width : k * STRIP; /* the last may overlap */
         for (int j = 0; j < width; j++)
-            silent[k] |= (uint16_t)(!t->fired[first + j] << j);
+            silent[k] |= (uint16_t)(!fired[first + j] << j);
         left += silent[k] != 0;
     }
     for (int64_t p = 0; p < positions && left; p += STRIP_ROWS) {
@@ -835,10 +845,10 @@ static void mark_fired_in_strips(const Source *s, const Layout *rest, const Regi
         for (int64_t k = 0; k < strips; k++) {
             if (!silent[k])
                 continue;
-            int64_t first = k * STRIP + width > t->units ? t->units - width : k * STRIP;
+            int64_t first = k * STRIP + width > units ? units - width : k * STRIP;
             uint32_t still = strip_still_flat(s, first, rows, num, width, region, silent[k]);
             for (int j = 0; j < width; j++)
-                t->fired[first + j] |= (silent[k] & ~still) >> j & 1;
+                fired[first + j] |= (silent[k] & ~still) >> j & 1;
             silent[k] = (uint16_t)still;
             left -= still == 0;
         }
@@ -847,16 +857,17 @@ static void mark_fired_in_strips(const Source *s, const Layout *rest, const Regi
 }
 
 /* Look only at units that have not fired yet: a healthy layer is done after a few elements of each. */
-static void mark_fired(const Source *s, const Layout *rest, int64_t channel_stride, const Region *region, Target *t) {
-    if (channel_stride == 1 && t->units > 1 && s->type != FLOAT64) {
-        mark_fired_in_strips(s, rest, region, t);
+static void mark_fired(const Source *s, const Layout *rest, int64_t channel_stride, const Region *region,
+                       uint8_t *fired, int64_t units) {
+    if (channel_stride == 1 && units > 1 && s->type != FLOAT64) {
+        mark_fired_in_strips(s, rest, region, fired, units);
         return;
     }
-    int64_t *silent = malloc((size_t)t->units * sizeof *silent), left = 0, at[MAX_DIMS] = {0}, offset = 0;
+    int64_t *silent = malloc((size_t)units * sizeof *silent), left = 0, at[MAX_DIMS] = {0}, offset = 0;
     if (!silent)
         return; /* out of memory: the next step will tell */
-    for (int64_t c = 0; c < t->units; c++)
-        if (!t->fired[c])
+    for (int64_t c = 0; c < units; c++)
+        if (!fired[c])
             silent[left++] = c;
     int outer = rest->dims, bytes = ITEM_BYTES[s->type];
     int64_t run = 1, positions = 1;
@@ -870,7 +881,7 @@ static void mark_fired(const Source *s, const Layout *rest, int64_t channel_stri
             int64_t c = silent[k];
             const char *from = s->base + (offset + c * channel_stride) * bytes;
             bool flat = run > 1 ? run_is_flat(from, s->type, run, region) : element_is_flat(from, s->type, region);
-            t->fired[c] |= !flat;
+            fired[c] |= !flat;
             silent[kept] = c;
             kept += flat;
         }
@@ -886,12 +897,13 @@ typedef struct {
     Source source;
     Layout rest;     /* all axes but the channel axis */
     int64_t channel_stride;
-    bool marks_fired;
+    bool has_units; /* the channel axis is there and as long as it should be */
 } Tensor;
 
-static void add_fired(const Tensor *x, const Region *region, int64_t flat, Target *target) {
-    if (x->marks_fired && flat < x->source.n && memchr(target->fired, 0, (size_t)target->units))
-        mark_fired(&x->source, &x->rest, x->channel_stride, region, target);
+/* Set the flags (units,) of units with a value outside the region; `outside` is how many values are. */
+static void add_fired(const Tensor *x, const Region *region, int64_t outside, uint8_t *flags, int64_t units) {
+    if (flags && x->has_units && outside && memchr(flags, 0, (size_t)units))
+        mark_fired(&x->source, &x->rest, x->channel_stride, region, flags, units);
 }
 
 static void add_to_moments(double *row, Moments m) {
@@ -907,15 +919,17 @@ static void add_to_row(double *row, const Part *part, int64_t zeros) {
     add_to_moments(row + POS_COUNT, part->pos);
     row[ZEROS] += (double)zeros;
     row[NEAR_ZERO] += (double)part->near_zero;
+    row[NEAR_ZERO_NEG] += (double)part->near_zero_neg;
     row[NANS] += (double)part->nans;
     row[INFS] += (double)(part->pos_infs + part->neg_infs);
+    row[INF_NEG] += (double)part->neg_infs;
     row[FLAT] += (double)part->flat;
     row[MIN] = fmin(row[MIN], part->min);
     row[MAX] = fmax(row[MAX], part->max);
 }
 
 static void observe_tensor(const Tensor *x, Target *target, int threads) {
-    static const Region nowhere = NOWHERE;
+    static const Region nowhere = NOWHERE, below_zero = BELOW_ZERO;
     Part parts[MAX_CHUNKS];
     int64_t hist[NUM_BINS] = {0}, n = x->source.n, chunk = (n + MAX_CHUNKS - 1) / MAX_CHUNKS;
     chunk = chunk < MIN_CHUNK ? MIN_CHUNK : (chunk + BLOCK - 1) / BLOCK * BLOCK;
@@ -936,7 +950,9 @@ static void observe_tensor(const Tensor *x, Target *target, int threads) {
     hist[0] -= all->neg_infs;
     for (int i = 0; i < NUM_BINS; i++)
         target->hist[i] += hist[i];
-    add_fired(x, &job.region, all->flat, target);
+    if (target->flat_on_output)
+        add_fired(x, &job.region, n - all->flat, target->fired, target->units);
+    add_fired(x, &below_zero, (int64_t)all->pos.num + all->nans + all->pos_infs, target->rectified, target->units);
 }
 
 static void observe_flat_tensor(const Tensor *x, Target *target) {
@@ -955,7 +971,7 @@ static void observe_flat_tensor(const Tensor *x, Target *target) {
         }
     }
     target->row[FLAT] += (double)flat;
-    add_fired(x, region, flat, target);
+    add_fired(x, region, s->n - flat, target->fired, target->units);
 }
 
 /* ---- Python ---------------------------------------------------------------------------------------------------- */
@@ -964,15 +980,17 @@ static const char CAPSULE[] = "actograph.sketch.target";
 
 static void free_target(PyObject *capsule) { free(PyCapsule_GetPointer(capsule, CAPSULE)); }
 
-/* target(row, hist, fired, units, channel_axis, flat_on_output, intervals): addresses and where a region is flat */
+/* target(row, hist, fired, rectified, units, channel_axis, flat_on_output, intervals): addresses (0: none) of what is
+ * written, and where the layer is flat */
 static PyObject *py_target(PyObject *self, PyObject *args) {
-    unsigned long long row, hist, fired;
+    unsigned long long row, hist, fired, rectified;
     long long units, axis;
     int on_output;
     double low[2] = {0}, high[2] = {0};
     PyObject *intervals;
     (void)self;
-    if (!PyArg_ParseTuple(args, "KKKLLpO!", &row, &hist, &fired, &units, &axis, &on_output, &PyTuple_Type, &intervals))
+    if (!PyArg_ParseTuple(args, "KKKKLLpO!", &row, &hist, &fired, &rectified, &units, &axis, &on_output, &PyTuple_Type,
+                          &intervals))
         return NULL;
     Py_ssize_t num = PyTuple_Size(intervals);
     if (num > 2)
@@ -986,6 +1004,7 @@ static PyObject *py_target(PyObject *self, PyObject *args) {
     t->row = (double *)(uintptr_t)row;
     t->hist = (int64_t *)(uintptr_t)hist;
     t->fired = (uint8_t *)(uintptr_t)fired;
+    t->rectified = (uint8_t *)(uintptr_t)rectified;
     t->units = units;
     t->channel_axis = axis;
     t->flat_on_output = on_output;
@@ -1035,8 +1054,8 @@ static int read_tensor(PyObject *const *args, const Target *target, Tensor *x) {
         return 0; /* no memory behind it, or 512 GB */
     x->source.layout = make_layout((int)dims, size, stride, -1);
     int64_t axis = target->channel_axis < 0 ? target->channel_axis + dims : target->channel_axis;
-    x->marks_fired = target->units && axis >= 0 && axis < dims && size[axis] == target->units;
-    if (x->marks_fired) {
+    x->has_units = target->units && axis >= 0 && axis < dims && size[axis] == target->units;
+    if (x->has_units) {
         x->rest = make_layout((int)dims, size, stride, (int)axis);
         x->channel_stride = stride[axis];
     }
@@ -1062,7 +1081,6 @@ static PyObject *py_observe(PyObject *self, PyObject *const *args, Py_ssize_t nu
     long threads = PyLong_AsLong(args[5]);
     if (taken < 0 || PyErr_Occurred())
         return NULL;
-    x.marks_fired = x.marks_fired && target->flat_on_output;
     if (taken && x.source.n >= RELEASE_FROM) {
         PyThreadState *thread = PyEval_SaveThread();
         observe_tensor(&x, target, (int)threads);
@@ -1130,7 +1148,7 @@ static int start_module(PyObject *module) {
 #endif
     /* what native.py compares with layout/ */
     return PyModule_AddIntConstant(module, "NUM_BINS", NUM_BINS) || PyModule_AddIntConstant(module, "KEY_LOW", KEY_LOW) ||
-           PyModule_AddIntConstant(module, "MAX", MAX);
+           PyModule_AddIntConstant(module, "INF_NEG", INF_NEG);
 }
 
 static PyMethodDef METHODS[] = {
@@ -1164,6 +1182,7 @@ PyMODINIT_FUNC PyInit__observe(void) { return PyModuleDef_Init(&MODULE); }
 #define COMPARE _mm512_cmp_ps_mask
 #define BETWEEN(v, low, high) _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(v, low, _CMP_GE_OQ), v, high, _CMP_LE_OQ)
 #define EITHER(a, b) ((__mmask16)((a) | (b)))
+#define BOTH(a, b) ((__mmask16)((a) & (b)))
 #define BITS(m) ((uint32_t)(m))
 #define DEVIATION _mm512_maskz_sub_ps /* x - shift where the mask holds, else 0 */
 #define ADD _mm512_add_ps
@@ -1173,6 +1192,7 @@ PyMODINIT_FUNC PyInit__observe(void) { return PyModuleDef_Init(&MODULE); }
 #define MAGNITUDE _mm512_abs_ps
 #define NO_COUNTS _mm512_setzero_si512()
 #define COUNT(c, m) _mm512_mask_sub_epi32(c, m, c, _mm512_set1_epi32(-1))
+#define COUNT_HIGH(c, m) _mm512_mask_add_epi32(c, m, c, _mm512_set1_epi32(1 << 16))
 #define SUM_OF(v) ((double)_mm512_reduce_add_ps(v))
 #define COUNT_OF(c) _mm512_reduce_add_epi32(c)
 #define LOWEST_OF _mm512_reduce_min_ps
@@ -1204,6 +1224,7 @@ TARGET static void NAME(from_half)(const uint16_t *x, int n, float *out) {
 #define COMPARE _mm256_cmp_ps
 #define BETWEEN(v, low, high) _mm256_and_ps(_mm256_cmp_ps(v, low, _CMP_GE_OQ), _mm256_cmp_ps(v, high, _CMP_LE_OQ))
 #define EITHER _mm256_or_ps
+#define BOTH _mm256_and_ps
 #define BITS(m) ((uint32_t)_mm256_movemask_ps(m))
 #define DEVIATION(m, v, shift) _mm256_and_ps(m, _mm256_sub_ps(v, shift))
 #define ADD _mm256_add_ps
@@ -1213,6 +1234,7 @@ TARGET static void NAME(from_half)(const uint16_t *x, int n, float *out) {
 #define MAGNITUDE(v) _mm256_and_ps(v, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff)))
 #define NO_COUNTS _mm256_setzero_si256()
 #define COUNT(c, m) _mm256_sub_epi32(c, _mm256_castps_si256(m))
+#define COUNT_HIGH(c, m) _mm256_sub_epi32(c, _mm256_slli_epi32(_mm256_castps_si256(m), 16))
 #define SUM_OF NAME(sum_of)
 #define COUNT_OF NAME(count_of)
 #define LOWEST_OF NAME(lowest_of)
@@ -1291,7 +1313,9 @@ TARGET static ALWAYS_INLINE void NAME(sums)(const float *x, int n, const Region 
         pos_squares = ADD_SQUARE(dp, pos_squares);
         neg = COUNT(neg, is_neg);
         pos = COUNT(pos, is_pos);
-        near_zero = COUNT(near_zero, COMPARE(magnitude, near_limit, _CMP_LE_OQ));
+        MASK is_near = COMPARE(magnitude, near_limit, _CMP_LE_OQ);
+        near_zero = COUNT(near_zero, is_near);
+        near_zero = COUNT_HIGH(near_zero, BOTH(is_near, is_neg)); /* one register holds both: AVX2 has few */
         if (intervals)
             flat = COUNT(flat, NAME(flat_mask)(v, region, intervals));
         low = LOWER(v, low);
@@ -1301,8 +1325,10 @@ TARGET static ALWAYS_INLINE void NAME(sums)(const float *x, int n, const Region 
     }
     for (int i = n; i < n + LAG; i++)
         tables[TABLE_STRIDE * (i % NUM_TABLES) + keys[i] - KEY_LOW]++;
-    *out = (Sums){SUM_OF(neg_sum),      SUM_OF(neg_squares), SUM_OF(pos_sum), SUM_OF(pos_squares), COUNT_OF(neg),
-                  COUNT_OF(pos),        COUNT_OF(near_zero), COUNT_OF(flat),  LOWEST_OF(low),      HIGHEST_OF(high)};
+    const int64_t near = COUNT_OF(near_zero); /* at most BLOCK in either half */
+    *out = (Sums){SUM_OF(neg_sum), SUM_OF(neg_squares), SUM_OF(pos_sum), SUM_OF(pos_squares),
+                  COUNT_OF(neg), COUNT_OF(pos), near & 0xffff,
+                  near >> 16, COUNT_OF(flat), LOWEST_OF(low), HIGHEST_OF(high)};
 }
 
 #define DEFINE_SUMS(intervals)                                                                                         \
@@ -1357,6 +1383,7 @@ TARGET static uint32_t NAME(still_flat)(const float *x, const int64_t *rows, int
 #undef COMPARE
 #undef BETWEEN
 #undef EITHER
+#undef BOTH
 #undef BITS
 #undef ALL_BITS
 #undef DEVIATION
@@ -1367,6 +1394,7 @@ TARGET static uint32_t NAME(still_flat)(const float *x, const int64_t *rows, int
 #undef MAGNITUDE
 #undef NO_COUNTS
 #undef COUNT
+#undef COUNT_HIGH
 #undef SUM_OF
 #undef COUNT_OF
 #undef LOWEST_OF

@@ -22,13 +22,14 @@ class _Extension(Protocol):
 
     NUM_BINS: int
     KEY_LOW: int
-    MAX: int
+    INF_NEG: int
 
     def target(
         self,
         values: int,
         hist: int,
         fired: int,
+        rectified: int,
         units: int,
         channel_axis: int,
         flat_on_output: bool,  # noqa: FBT001  positional in C
@@ -57,8 +58,8 @@ def _load() -> _Extension | None:
         extension = cast(_Extension, importlib.import_module("actograph.sketch._observe"))
     except ImportError:  # not built: there was no compiler
         return None
-    here = (bins.NUM_BINS, bins.KEY_OFFSET, int(Field.MAX))
-    there = (extension.NUM_BINS, extension.KEY_LOW, extension.MAX)
+    here = (bins.NUM_BINS, bins.KEY_OFFSET, int(Field.INF_NEG))  # the last field that C writes
+    there = tuple(getattr(extension, name, None) for name in ("NUM_BINS", "KEY_LOW", "INF_NEG"))
     if here != there:
         raise ImportError(f"_observe was built for another layout: {there}, not {here}; build it again")
     return extension
@@ -75,26 +76,36 @@ class Target:
     """Where the numbers of one layer go, made once per layer: addresses and the flat region, as C wants them.
 
     ``values`` is (NUM_FIELDS,) float64, ``hist`` (NUM_BINS,) int64, ``fired`` (units,) bool, empty where firing is not
-    recorded; all on the CPU, and they must not be resized. ``channel_axis`` is where the units are.
+    recorded; all on the CPU, and they must not be resized. ``channel_axis`` is where the units are. ``rectified``
+    (units,) bool, where given, says of which units a ReLU that follows would fire.
     """
 
     __slots__ = ("_memory", "handle")
 
     def __init__(
-        self, values: Tensor, hist: Tensor, fired: Tensor, flat: FlatRegion | None, channel_axis: int | None
+        self,
+        values: Tensor,
+        hist: Tensor,
+        fired: Tensor,
+        flat: FlatRegion | None,
+        channel_axis: int | None,
+        rectified: Tensor | None = None,
     ) -> None:
         if EXTENSION is None:
             raise RuntimeError("the C back end was not built; test native.available() first")
         _check(values, "values", torch.float64, NUM_FIELDS)
         _check(hist, "hist", torch.int64, bins.NUM_BINS)
         _check(fired, "fired", torch.bool, fired.numel())
-        self._memory = (values, hist, fired)  # keeps the addresses valid
-        units = 0 if flat is None or channel_axis is None else len(fired)
+        rectified = fired[:0] if rectified is None else rectified
+        _check(rectified, "rectified", torch.bool, rectified.numel())
+        self._memory = (values, hist, fired, rectified)  # keeps the addresses valid
+        records_fired = flat is not None and channel_axis is not None and len(fired) > 0
         self.handle = EXTENSION.target(
             values.data_ptr(),
             hist.data_ptr(),
-            fired.data_ptr(),
-            units,
+            fired.data_ptr() if records_fired else 0,
+            rectified.data_ptr() if len(rectified) else 0,
+            len(fired) if records_fired else len(rectified),
             channel_axis or 0,
             flat is not None and flat.side is Side.OUTPUT,
             () if flat is None else flat.intervals,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from actograph.layout.layer import Side
 from actograph.sketch import native, reference
-from actograph.sketch.slot import Slot
+from actograph.sketch.links import Slot
 
 
 def is_measurable(x: object) -> bool:

@@ -11,7 +11,8 @@ from torch import Tensor
 from actograph.layout import bins
 from actograph.layout.layer import FlatRegion
 from actograph.layout.row import NEAR_ZERO, Field
-from actograph.sketch.slot import Slot, row_dtype
+from actograph.sketch.block import row_dtype
+from actograph.sketch.links import Slot
 
 
 def observe(x: Tensor, slot: Slot, *, look_for_flat: bool = True) -> None:
@@ -31,8 +32,10 @@ def observe(x: Tensor, slot: Slot, *, look_for_flat: bool = True) -> None:
     counts = {
         Field.ZEROS: num_finite - negative.sum() - positive.sum(),
         Field.NEAR_ZERO: ((exact.abs() <= NEAR_ZERO) & finite).sum(),
+        Field.NEAR_ZERO_NEG: (negative & (exact >= -NEAR_ZERO)).sum(),
         Field.NAN: torch.isnan(values).sum(),
         Field.INF: torch.isinf(values).sum(),
+        Field.INF_NEG: torch.isneginf(values).sum(),
     }
     for position, count in counts.items():
         slot.values[position] += count
@@ -41,6 +44,8 @@ def observe(x: Tensor, slot: Slot, *, look_for_flat: bool = True) -> None:
     slot.hist += _histogram(values, finite, positive.to(torch.int8) - negative.to(torch.int8))
     if look_for_flat and slot.flat is not None:
         observe_flat(x, slot)
+    if len(slot.rectified):
+        _mark_units(~(x.detach() <= 0), slot.channel_axis, slot.rectified)
 
 
 def observe_flat(x: Tensor, slot: Slot) -> None:
@@ -49,9 +54,13 @@ def observe_flat(x: Tensor, slot: Slot) -> None:
         return
     inside = in_flat_region(x.detach(), slot.flat)
     slot.values[Field.FLAT] += inside.sum()
-    axis = slot.channel_axis
-    if axis is not None and axis < x.ndim and x.shape[axis] == len(slot.fired):
-        slot.fired |= (~inside).movedim(axis, 0).reshape(len(slot.fired), -1).any(1)
+    _mark_units(~inside, slot.channel_axis, slot.fired)
+
+
+def _mark_units(outside: Tensor, axis: int | None, flags: Tensor) -> None:
+    """Set the flags (units,) of units with any value outside; ``outside`` is bool, of the tensor's shape."""
+    if len(flags) and axis is not None and axis < outside.ndim and outside.shape[axis] == len(flags):
+        flags |= outside.movedim(axis, 0).reshape(len(flags), -1).any(1)
 
 
 def in_flat_region(x: Tensor, flat: FlatRegion) -> Tensor:

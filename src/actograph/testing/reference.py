@@ -33,6 +33,8 @@ def numpy_row(
     row[Field.NEAR_ZERO] = (np.abs(finite) <= NEAR_ZERO).sum()
     row[Field.NAN] = np.isnan(exact).sum()
     row[Field.INF] = np.isinf(exact).sum()
+    row[Field.NEAR_ZERO_NEG] = ((finite < 0) & (finite >= -NEAR_ZERO)).sum()
+    row[Field.INF_NEG] = (exact == -np.inf).sum()
     if flat is not None:
         row[Field.FLAT] = in_flat_region(values if flat_values is None else flat_values, flat).sum()
     if len(finite):

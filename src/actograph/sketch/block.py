@@ -1,4 +1,4 @@
-"""Where measurements land: `Slot` for one tensor, `Block` for all layers of the open step.
+"""`Block`: the rows of all layers of the open step.
 
 No idea of modules. Memory is allocated in chunks that never move, on the device of the tensor that is measured, so a back
 end may keep addresses, and one step's rows come to the host in a handful of copies.
@@ -19,26 +19,11 @@ from actograph.layout.bins import NUM_BINS
 from actograph.layout.layer import FlatRegion
 from actograph.layout.row import Counts, Field, Floats, empty_rows
 from actograph.sketch import native
+from actograph.sketch.links import Bytes, Link, Links, Positions, Slot, positions_of
 
 CHUNK_ROWS = 64  # about what a small network has; a chunk is 64 x 349 x 8 B = 180 KB
 CHUNK_FLAGS = 1 << 12
 BYTE = 8  # flags of a slot begin at a multiple of 8, so that each layer's bits fill whole bytes
-
-
-@dataclass(eq=False, slots=True)
-class Slot:
-    """One tensor's row in the open step: views into a block, and what a back end must know of the layer.
-
-    ``values`` is (NUM_FIELDS,) float64 (float32 on devices without float64), ``hist`` (NUM_BINS,) int64, ``fired``
-    (units,) bool, empty where the layer has no flat region or no channel axis.
-    """
-
-    values: Tensor
-    hist: Tensor
-    fired: Tensor
-    flat: FlatRegion | None
-    channel_axis: int | None
-    target: native.Target | None = None  # the same for the C back end; None where it cannot serve
 
 
 def row_dtype(device: torch.device) -> torch.dtype:
@@ -55,56 +40,79 @@ class _DeviceRows:
     hist: list[Tensor] = field(default_factory=list)  # of (CHUNK_ROWS, NUM_BINS)
     flags: list[Tensor] = field(default_factory=list)  # of (CHUNK_FLAGS or more,)
     positions: list[int] = field(default_factory=list)  # layer position of each row
-    flag_spans: list[tuple[int, int]] = field(default_factory=list)  # per row (start in all flags, length)
+    flag_bytes: list[slice] = field(default_factory=list)  # of each row, among all flags packed
+    joined_bytes: Positions | None = None  # all these, one after the other
     flags_used: int = 0  # in the last chunk of flags
     empty: Tensor = field(init=False)
+    links: Links = field(init=False)
 
     def __post_init__(self) -> None:
         dtype = row_dtype(self.device)
         self.empty = torch.from_numpy(empty_rows(CHUNK_ROWS)).to(device=self.device, dtype=dtype)
+        self.links = Links(self.look_for_rectified)
 
-    def add(self, position: int, num_flags: int) -> tuple[Tensor, Tensor, Tensor]:
+    def add(self, position: int, flat: FlatRegion | None, channel_axis: int | None, num_units: int) -> Slot:
         chunk, index = divmod(len(self.positions), CHUNK_ROWS)
         if chunk == len(self.values):
             self.values.append(self.empty.clone())
             self.hist.append(torch.zeros(CHUNK_ROWS, NUM_BINS, dtype=torch.int64, device=self.device))
+        values, hist = self.values[chunk][index], self.hist[chunk][index]
+        fired, where = self._add_flags(num_units if flat is not None and channel_axis is not None else 0)
+        slot = Slot(values, hist, fired, flat, channel_axis, num_units, fired[:0], len(self.positions), where)
+        slot.target = _make_target(slot)
         self.positions.append(position)
-        return self.values[chunk][index], self.hist[chunk][index], self._add_flags(num_flags)
+        self.flag_bytes.append(where)
+        self.joined_bytes = None
+        return slot
 
-    def _add_flags(self, num_flags: int) -> Tensor:
+    def look_for_rectified(self, slot: Slot) -> None:
+        """Have back ends note, from now on, of which of the slot's units a ReLU that follows fires."""
+        slot.rectified, slot.rectified_bytes = self._add_flags(slot.num_units)
+        slot.target = _make_target(slot)
+
+    def _add_flags(self, num_flags: int) -> tuple[Tensor, slice]:
+        """Return new flags, and where they are among all flags packed."""
         padded = -(-num_flags // BYTE) * BYTE
         if not self.flags or self.flags_used + padded > len(self.flags[-1]):
             size = max(CHUNK_FLAGS, padded)
             self.flags.append(torch.zeros(size, dtype=torch.bool, device=self.device))
             self.flags_used = 0
         start = sum(len(chunk) for chunk in self.flags[:-1]) + self.flags_used
-        self.flag_spans.append((start, padded))
         begin, self.flags_used = self.flags_used, self.flags_used + padded
-        return self.flags[-1][begin : begin + num_flags]
+        return self.flags[-1][begin : begin + num_flags], slice(start // BYTE, (start + padded) // BYTE)
 
-    def take(self) -> tuple[Floats, Counts, NDArray[np.bool_]]:
-        """Return copies on the host of the rows and flags used, and clear them."""
-        left = len(self.positions)
-        values = np.concatenate([_host(chunk) for chunk in self.values])[:left].astype(np.float64, copy=False)
-        hist = np.concatenate([_host(chunk) for chunk in self.hist])[:left].astype(np.uint32)
-        flags = np.concatenate([_host(chunk) for chunk in self.flags])
-        for rows, counts in zip(self.values, self.hist, strict=True):
-            rows[:left] = self.empty[:left]
-            counts[:left] = 0
-            left -= CHUNK_ROWS
-        for chunk in self.flags:
-            chunk.zero_()
-        return values, hist, flags
+    def take(self) -> tuple[Floats, Counts, Bytes]:
+        """Return copies on the host of rows, histograms and packed flags, those derived filled in, and clear them."""
+        num = len(self.positions)
+        sizes = [min(CHUNK_ROWS, num - begin) for begin in range(0, num, CHUNK_ROWS)]
+        rows = [_host(chunk[:size]) for chunk, size in zip(self.values, sizes, strict=True)]
+        counts = [_host(chunk[:size]).astype(np.uint32) for chunk, size in zip(self.hist, sizes, strict=True)]
+        values = np.concatenate(rows).astype(np.float64, copy=False)
+        hist = np.concatenate(counts) if len(counts) > 1 else counts[0]
+        packed = np.concatenate([np.packbits(_host(chunk), bitorder="little") for chunk in self.flags])
+        for chunk, counted, size in zip(self.values, self.hist, sizes, strict=True):
+            chunk[:size] = self.empty[:size]
+            counted[:size].zero_()
+        for flags in self.flags:
+            flags.zero_()
+        self.links.fill_in(values, hist, packed)
+        return values, hist, packed
 
-    def packed(self, flags: NDArray[np.bool_]) -> list[NDArray[np.uint8]]:
-        """Return each layer's flags as whole bytes."""
-        return [
-            np.packbits(flags[start : start + size], bitorder="little") for start, size in self.flag_spans
-        ]
+    def joined_flags(self, packed: Bytes) -> Bytes:
+        """Return all layers' flags, one layer after the other."""
+        if self.joined_bytes is None:
+            self.joined_bytes = positions_of(self.flag_bytes)
+        return packed[self.joined_bytes]
 
 
 def _host(chunk: Tensor) -> NDArray[Any]:
     return chunk.numpy() if chunk.device.type == "cpu" else chunk.cpu().numpy()
+
+
+def _make_target(slot: Slot) -> native.Target | None:
+    if not _c_serves(slot.values.device):
+        return None
+    return native.Target(slot.values, slot.hist, slot.fired, slot.flat, slot.channel_axis, slot.rectified)
 
 
 def _c_serves(device: torch.device) -> bool:
@@ -123,18 +131,25 @@ class Block:
 
     def __init__(self) -> None:
         self._devices: dict[torch.device, _DeviceRows] = {}
+        self._has_new_layers = False
         self.num_layers = 0
+        self.is_exploring = True  # layers came in this step or the one before: look for links
 
     def add(
         self, device: torch.device, flat: FlatRegion | None, channel_axis: int | None, num_units: int
     ) -> Slot:
         """Append a layer and return its slot."""
         rows = self._devices.setdefault(device, _DeviceRows(device))
-        num_flags = num_units if flat is not None and channel_axis is not None else 0
-        values, hist, fired = rows.add(self.num_layers, num_flags)
         self.num_layers += 1
-        target = native.Target(values, hist, fired, flat, channel_axis) if _c_serves(device) else None
-        return Slot(values, hist, fired, flat, channel_axis, target)
+        self.is_exploring = self._has_new_layers = True
+        return rows.add(self.num_layers - 1, flat, channel_axis, num_units)
+
+    def link(self, slot: Slot, parent: Slot, *, rectifies: bool) -> Link:
+        """Try, for the step that is open, whether the slot's row follows from that of the parent, on the same device.
+
+        Either it is the same, or, if it ``rectifies``, what a ReLU makes of it.
+        """
+        return self._devices[parent.values.device].links.add(slot, parent, rectifies=rectifies)
 
     def take(self, step: int) -> tuple[Floats, Counts, NDArray[np.uint8]]:
         """Return (rows, hist, packed fired flags) of all layers in order, as `runlog.Bucket` holds them, and clear.
@@ -143,10 +158,11 @@ class Block:
         """
         if len(self._devices) == 1:
             (device_rows,) = self._devices.values()
-            rows, hist, flags = device_rows.take()
-            fired = np.concatenate(device_rows.packed(flags))
+            rows, hist, packed = device_rows.take()
+            fired = device_rows.joined_flags(packed)
         else:
             rows, hist, fired = self._take_from_all()
+        self.is_exploring, self._has_new_layers = self._has_new_layers, False
         bad = rows[:, Field.NAN] + rows[:, Field.INF] > 0
         rows[bad, Field.FIRST_NON_FINITE] = step
         return rows, hist, fired
@@ -157,7 +173,7 @@ class Block:
         fired = [np.zeros(0, np.uint8)] * (self.num_layers + 1)
         for device_rows in self._devices.values():
             positions = device_rows.positions
-            rows[positions], hist[positions], flags = device_rows.take()
-            for position, layer_flags in zip(positions, device_rows.packed(flags), strict=True):
-                fired[position] = layer_flags
+            rows[positions], hist[positions], packed = device_rows.take()
+            for position, where in zip(positions, device_rows.flag_bytes, strict=True):
+                fired[position] = packed[where]
         return rows, hist, np.concatenate(fired)

@@ -5,8 +5,8 @@ import torch
 
 from actograph.layout.layer import Side
 from actograph.layout.row import Field, empty_rows
+from actograph.sketch.block import CHUNK_FLAGS, CHUNK_ROWS, Block
 from actograph.sketch.observe import is_measurable, observe_input, observe_output
-from actograph.sketch.slot import CHUNK_FLAGS, CHUNK_ROWS, Block
 from actograph.testing.synthetic import RELU
 
 CPU = torch.device("cpu")

@@ -1,0 +1,230 @@
+"""`Slot`: where one tensor's row is written; `Link`: from which other slot it follows; `Links`: all of a device.
+
+No idea of modules. What follows is filled in on the host once a step, by `Links.fill_in`, not in hooks.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from actograph.layout.layer import FlatRegion
+from actograph.layout.row import Counts, Field, Floats, empty_rows
+from actograph.sketch import native
+from actograph.sketch.derived import rectify
+
+Bytes = NDArray[np.uint8]
+Positions = NDArray[np.intp]
+
+
+@dataclass(eq=False, slots=True)
+class Slot:
+    """One tensor's row in the open step: views into a block, and what a back end must know of the layer.
+
+    ``values`` is (NUM_FIELDS,) float64 (float32 on devices without float64), ``hist`` (NUM_BINS,) int64, ``fired``
+    (units,) bool, empty where the layer has no flat region or no channel axis. ``rectified`` (units,) bool tells of which
+    units a ReLU that follows fires; empty until such a ReLU is linked.
+    """
+
+    values: Tensor
+    hist: Tensor
+    fired: Tensor
+    flat: FlatRegion | None
+    channel_axis: int | None
+    num_units: int
+    rectified: Tensor
+    index: int  # of its row among those of its device
+    fired_bytes: slice  # where its flags are among the packed ones of its device
+    rectified_bytes: slice = field(default_factory=lambda: slice(0))
+    target: native.Target | None = None  # the same for the C back end; None where it cannot serve
+    calls: int = 0  # measured or derived, since the slot was made
+    link: Link | None = None  # to the slot whose row this one's follows from
+    is_followed: bool = False  # has been the parent of a link
+    output: weakref.ref[Tensor] | None = None  # the tensor of the last call, if somebody may follow
+    version: int = 0  # of that tensor, when it was measured or derived
+
+
+@dataclass(eq=False, slots=True)
+class Link:
+    """Says that the row of ``slot`` follows from that of ``parent``: the same values, or these after a ReLU.
+
+    A link is on trial for one step, in which the slot is measured as well. If every call of the slot had its call of the
+    parent and the other way round, it is active from the next step on and nothing is measured. A call that cannot be
+    derived is measured; if others of the step were derived before it, or the parent was called more often, the step's row
+    of the slot is not known (it is empty), and the slot is measured for good.
+    """
+
+    slot: Slot
+    parent: Slot
+    rectifies: bool
+    base: int  # calls of the slot when the step began
+    lead: int  # calls of the parent beyond those of the slot when the step began
+    num_derived: int = 0  # calls of the slot in the open step that followed from the parent's
+    is_active: bool = False
+    is_broken: bool = False
+
+    def admits(self, x: object, changes: int) -> bool:
+        """Tell whether ``x``, which the slot's next call took and changed in place so many times, is the parent's output.
+
+        Only in step: the n-th call of one in the step takes the output of the n-th of the other, and so did all before.
+        """
+        parent, calls = self.parent, self.slot.calls
+        return (
+            isinstance(x, Tensor)
+            and parent.output is not None
+            and parent.output() is x
+            and parent.version + changes == x._version
+            and parent.calls == calls + self.lead + 1
+            and calls == self.base + self.num_derived
+            and not self.is_broken
+        )
+
+    def is_whole(self) -> bool:
+        """Tell whether all calls of the slot since the step began were derived, and from all calls of the parent."""
+        calls = self.slot.calls
+        return calls == self.base + self.num_derived and self.parent.calls == calls + self.lead
+
+    def begin_step(self) -> None:
+        """Count anew."""
+        self.base, self.num_derived = self.slot.calls, 0
+        self.lead = self.parent.calls - self.slot.calls
+
+
+class _Plan(NamedTuple):
+    """What to copy from where, for links whose parents' rows are complete."""
+
+    links: list[Link]
+    slots: Positions
+    parents: Positions
+    num_rectified: int  # of these, at the end
+    slot_bytes: Positions  # flags of the slots
+    parent_bytes: Positions  # and where their parents have them
+
+    def fill_in(self, rows: Floats, hist: Counts, packed: Bytes) -> None:
+        found, counts = rows[self.parents], hist[self.parents]
+        begin = len(found) - self.num_rectified
+        found[:begin, Field.FLAT] = 0.0  # an alias has no flat region
+        if self.num_rectified:
+            rectify(found[begin:], counts[begin:])
+            packed[self.slot_bytes] = packed[self.parent_bytes]
+        rows[self.slots], hist[self.slots] = found, counts
+
+
+def _plan(links: list[Link]) -> _Plan:
+    links = sorted(links, key=lambda link: link.rectifies)
+    rectified = [link for link in links if link.rectifies and len(link.slot.fired)]
+    return _Plan(
+        links,
+        np.array([link.slot.index for link in links], np.intp),
+        np.array([link.parent.index for link in links], np.intp),
+        sum(link.rectifies for link in links),
+        positions_of([link.slot.fired_bytes for link in rectified]),
+        positions_of([link.parent.rectified_bytes for link in rectified]),
+    )
+
+
+def positions_of(slices: list[slice]) -> Positions:
+    """Return all positions in the slices, one after the other."""
+    none = np.zeros(0, np.intp)
+    return np.concatenate([none, *(np.arange(one.start, one.stop) for one in slices)])
+
+
+@dataclass(eq=False)
+class Links:
+    """The links between slots of one device. ``look_for_rectified`` gives a slot its ``rectified`` flags."""
+
+    look_for_rectified: Callable[[Slot], None]
+    _active: list[Link] = field(default_factory=list)
+    _on_trial: list[Link] = field(default_factory=list)
+    _plans: list[_Plan] = field(default_factory=list)  # of the active ones; parents before their heirs
+
+    def add(self, slot: Slot, parent: Slot, *, rectifies: bool) -> Link:
+        """Put a link on trial for the open step."""
+        link = Link(slot, parent, rectifies, base=slot.calls, lead=parent.calls - 1 - slot.calls)
+        slot.link = link
+        parent.is_followed = True
+        self._on_trial.append(link)
+        return link
+
+    def fill_in(self, rows: Floats, hist: Counts, packed: Bytes) -> None:
+        """Fill in the rows that follow from others, empty those that are not known, and begin the next step.
+
+        ``rows`` is (slots, NUM_FIELDS), ``hist`` (slots, NUM_BINS), ``packed`` the flags, of all slots of the device.
+        """
+        unknown: set[Slot] = set()
+        for plan in self._plans:
+            derived = [link for link in plan.links if _follows(link, unknown)]
+            if len(derived) == len(plan.links):
+                plan.fill_in(rows, hist, packed)
+            elif derived:
+                _plan(derived).fill_in(rows, hist, packed)
+        for slot in unknown:
+            rows[slot.index], hist[slot.index] = empty_rows(), 0
+            packed[slot.fired_bytes] = 0
+        for link in self._active:
+            link.begin_step()
+        if unknown or self._on_trial:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Part with what is broken, and take into service what held on trial."""
+        self._active = [link for link in self._active if link.is_active]
+        for link in self._on_trial:
+            link.is_active = link.is_whole() and self._can_serve(link)
+            if link.is_active:
+                self._active.append(link)
+                link.begin_step()
+            else:
+                link.slot.link = None  # may try again, with another parent
+        self._on_trial = []
+        self._plans = [_plan(generation) for generation in _generations(self._active)]
+
+    def _can_serve(self, link: Link) -> bool:
+        """Tell whether the slot's flags can be had as well; have the parent look for them from now on."""
+        slot, parent = link.slot, link.parent
+        if slot in _ancestors(parent):
+            return False
+        if not link.rectifies:
+            return not slot.rectified.numel()  # else another one needs this one measured
+        if parent.link is not None and parent.link.is_active:
+            return False  # it is not measured, so it cannot tell which units fire
+        if not slot.fired.numel():
+            return True
+        if (slot.channel_axis, slot.num_units) != (parent.channel_axis, parent.num_units):
+            return False
+        if not parent.rectified.numel():
+            self.look_for_rectified(parent)
+        return True
+
+
+def _ancestors(slot: Slot) -> list[Slot]:
+    """Return the slot and those that it follows from, one from the other."""
+    found = [slot]
+    while found[-1].link is not None and found[-1].link.is_active:
+        found.append(found[-1].link.parent)
+    return found
+
+
+def _follows(link: Link, unknown: set[Slot]) -> bool:
+    """Tell whether the slot's row follows from its parent's; note it where it is not known."""
+    if not link.num_derived:
+        return False  # not called, or measured at each call
+    if link.is_whole() and link.parent not in unknown:
+        return True
+    unknown.add(link.slot)
+    link.is_active, link.is_broken = False, True
+    return False
+
+
+def _generations(links: list[Link]) -> list[list[Link]]:
+    """Group links so that each parent's row is complete before those of its heirs are asked for."""
+    generations: dict[int, list[Link]] = {}
+    for link in links:
+        generations.setdefault(len(_ancestors(link.parent)), []).append(link)
+    return [generations[depth] for depth in sorted(generations)]
