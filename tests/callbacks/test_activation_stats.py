@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from actograph import ActivationStats, Learner, StopFit, UsageError, open_run, watch
 from actograph.callbacks.recorder import Recorder
 from actograph.errors import RunInUseError
-from actograph.runlog.store import read_run
+from actograph.runlog.reader import read_run
 from actograph.train.events import Callback
 from actograph.train.loop import Loop
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from actograph.cli.main import main
-from actograph.runlog.store import read_run
+from actograph.runlog.reader import read_run
 
 QUICK = ("--epochs", "1", "--batch-size", "256")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from actograph.layout.row import Field
 from actograph.recording import watch as watch_module
 from actograph.recording.recording import Recording
 from actograph.recording.watch import new_run, watch
-from actograph.runlog.store import read_run
+from actograph.runlog.reader import read_run
 from actograph.testing.reference import numpy_row
 
 
@@ -221,13 +222,11 @@ def test_however_it_ends_hooks_go_and_the_run_stays(
     error: type[BaseException] | None, status: str, tmp_path: Path
 ) -> None:
     model, optimizer = toy()
-    try:
-        with watch(model, optimizer, tmp_path / "run", budget=None) as recording:
-            train(model, optimizer, 2, recording)
-            if error is not None:
-                raise error
-    except (ValueError, KeyboardInterrupt):
-        pass
+    recording = watch(model, optimizer, tmp_path / "run", budget=None)
+    with contextlib.suppress(ValueError, KeyboardInterrupt), recording:
+        train(model, optimizer, 2, recording)
+        if error is not None:
+            raise error
     assert num_hooks(model, optimizer) == 0
     view = read_run(tmp_path / "run")
     assert (view.info.status, view.num_steps) == (status, 2)

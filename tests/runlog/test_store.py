@@ -13,8 +13,10 @@ import pytest
 from actograph.errors import RunInUseError, RunNotFoundError
 from actograph.layout.row import Field
 from actograph.runlog import store
+from actograph.runlog.packing import pack, unpack
+from actograph.runlog.reader import find_runs, read_run
 from actograph.runlog.schema import Cost, RunInfo
-from actograph.runlog.store import RunWriter, find_runs, read_run
+from actograph.runlog.store import RunWriter
 from actograph.runlog.timeline import Timeline
 from actograph.runlog.view import RunView
 from actograph.testing.synthetic import RELU, SyntheticRun, layer
@@ -149,6 +151,7 @@ def test_a_forked_child_does_not_write(tmp_path: Path) -> None:
 def test_a_killed_process_leaves_what_was_flushed(tmp_path: Path) -> None:
     script = f"""
 import os, pathlib, signal
+from actograph.runlog.packing import pack, unpack
 from actograph.runlog.schema import RunInfo
 from actograph.runlog.timeline import Timeline
 from actograph.runlog.store import RunWriter
@@ -216,7 +219,7 @@ def test_runs_are_found_below_a_folder(tmp_path: Path) -> None:
 
 def test_arrays_survive_packing() -> None:
     for array in (np.zeros((0, 3)), np.arange(6, dtype=np.uint32).reshape(2, 3), np.array([np.nan, np.inf])):
-        again = store.unpack(store.pack(array))
+        again = unpack(pack(array))
         np.testing.assert_array_equal(array, again)
         assert again.dtype == array.dtype
 

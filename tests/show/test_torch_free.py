@@ -9,7 +9,7 @@ from .runs import healthy_run
 OPEN = """
 import sys, time
 start = time.perf_counter()
-from actograph.runlog.store import read_run
+from actograph.runlog.reader import read_run
 from actograph.rules.diagnose import diagnose
 from actograph.show import terminal
 from rich.console import Console

@@ -35,7 +35,7 @@ def diagnose(
     """
     from actograph.rules.diagnose import diagnose as diagnose_view
     from actograph.rules.rule import Severity
-    from actograph.runlog.store import read_run
+    from actograph.runlog.reader import read_run
     from actograph.show.find import find_run
 
     directory = find_run(run)

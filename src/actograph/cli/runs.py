@@ -14,7 +14,7 @@ from rich.console import Console
 
 from actograph.errors import RunNotFoundError, UsageError
 from actograph.rules.diagnose import diagnose
-from actograph.runlog.store import find_runs, read_run
+from actograph.runlog.reader import find_runs, read_run
 from actograph.runlog.view import RunView
 from actograph.show import plain, terminal
 from actograph.show.find import RUNS, find_run

@@ -1,4 +1,4 @@
-"""`RunWriter`: the one writer of a run; `read_run`: a run directory as a `RunView`.
+"""`RunWriter`: the one writer of a run.
 
 No idea of tensors or of training. A writer keeps the bounded timelines in memory and stores what changed at most once a
 `FLUSH_INTERVAL_S`, so a killed process loses at most that; with ``directory=None`` the run lives in memory only.
@@ -7,45 +7,27 @@ No idea of tensors or of training. A writer keeps the bounded timelines in memor
 from __future__ import annotations
 
 import contextlib
-import io
 import json
-import math
 import os
 import sqlite3
 import time
 import warnings
-import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from actograph.errors import RunInUseError, RunNotFoundError
+from actograph.errors import RunInUseError
 from actograph.layout.layer import LayerInfo
 from actograph.runlog import schema
-from actograph.runlog.scalars import ScalarBucket, ScalarSeries, ScalarTrack
+from actograph.runlog.packing import pack
+from actograph.runlog.scalars import ScalarSeries, ScalarTrack
 from actograph.runlog.schema import Event, RunInfo
 from actograph.runlog.timeline import Bucket, Timeline, joined
 from actograph.runlog.view import RunView
 
 FLUSH_INTERVAL_S = 1.0
-FAST = 1  # zlib level: histograms shrink about fivefold at any level, and this one costs least
-
-
-def pack(array: NDArray[Any]) -> bytes:
-    """Return an array as compressed bytes that carry dtype and shape."""
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
-    return zlib.compress(buffer.getvalue(), FAST)
-
-
-def unpack(blob: bytes) -> NDArray[Any]:
-    """Undo `pack`; nothing in the bytes can run code."""
-    return np.asarray(np.lib.format.read_array(io.BytesIO(zlib.decompress(blob)), allow_pickle=False))
 
 
 class RunWriter:
@@ -175,39 +157,6 @@ class RunWriter:
         self._num_stored_layers, self._num_stored_events = len(self.layers), len(self._events)
 
 
-def read_run(path: Path | str, *, sketches: bool = True) -> RunView:
-    """Read a run directory, or its ``run.db``, finished or still being written.
-
-    Without ``sketches`` only info, layers, scalars and events are read: fast, for lists of runs.
-
-    Raises RunNotFoundError when there is none or it cannot be read.
-    """
-    database = Path(path)
-    database = database / schema.DATABASE if database.is_dir() else database
-    if not database.is_file():
-        raise RunNotFoundError(
-            f"no run at {path}: expected a folder that holds {schema.DATABASE}; see `actograph ls`"
-        )
-    try:
-        with contextlib.closing(
-            sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
-        ) as connection:
-            return _read(connection, sketches=sketches)
-    except (sqlite3.DatabaseError, ValueError, KeyError, TypeError, zlib.error) as error:
-        raise RunNotFoundError(
-            f"{database} is not a readable run ({error}); it may be damaged or foreign"
-        ) from error
-
-
-def find_runs(directory: Path) -> list[Path]:
-    """Return the run directories right below (or at) ``directory``, oldest first by name."""
-    if not directory.is_dir():
-        return []
-    return sorted(
-        database.parent for pattern in ("", "*/") for database in directory.glob(pattern + schema.DATABASE)
-    )
-
-
 def _create(directory: Path) -> sqlite3.Connection:
     database = directory / schema.DATABASE
     try:
@@ -295,65 +244,3 @@ def _store_track(transaction: sqlite3.Connection, phase: str, name: str, track: 
     transaction.execute(
         "DELETE FROM scalar WHERE phase = ? AND name = ? AND step < ?", (*key, track.exact[0][0])
     )
-
-
-def _read(connection: sqlite3.Connection, *, sketches: bool) -> RunView:
-    info = {key: json.loads(value) for key, value in connection.execute("SELECT key, value FROM info")}
-    version = info.pop("schema", None)
-    if version != schema.SCHEMA_VERSION:
-        raise ValueError(f"schema version {version}, this actograph reads version {schema.SCHEMA_VERSION}")
-    layers = connection.execute("SELECT data FROM layer ORDER BY position")
-    events = connection.execute("SELECT step, kind, data FROM event ORDER BY id")
-    return RunView(
-        info=RunInfo.from_json(info),
-        layers=tuple(LayerInfo.from_json(json.loads(data)) for (data,) in layers),
-        buckets=tuple(joined(_read_buckets(connection, "long"), _read_buckets(connection, "recent")))
-        if sketches
-        else (),
-        scalars=dict(_read_scalars(connection)),
-        events=tuple(Event(step, kind, json.loads(data)) for step, kind, data in events),
-    )
-
-
-def _read_buckets(connection: sqlite3.Connection, view: str, phase: str = "train") -> list[Bucket]:
-    entries = connection.execute(
-        "SELECT first_step, last_step, num_steps, rows, hist, fired FROM bucket"
-        " WHERE phase = ? AND view = ? ORDER BY first_step",
-        (phase, view),
-    )
-    return [_bucket(entry) for entry in entries]
-
-
-def _bucket(entry: Iterable[Any]) -> Bucket:
-    first_step, last_step, num_steps, rows, hist, fired = entry
-    return Bucket(first_step, last_step, num_steps, unpack(rows), unpack(hist), unpack(fired))
-
-
-def _read_scalars(connection: sqlite3.Connection) -> Iterator[tuple[tuple[str, str], ScalarSeries]]:
-    keys = connection.execute("SELECT DISTINCT phase, name FROM scalar").fetchall()
-    for key in keys:
-        buckets = connection.execute(
-            "SELECT first_step, last_step, num_steps, mean, low, high, first_non_finite FROM scalar_bucket"
-            " WHERE phase = ? AND name = ? ORDER BY position",
-            key,
-        )
-        exact = connection.execute(
-            "SELECT step, value FROM scalar WHERE phase = ? AND name = ? ORDER BY step", key
-        )
-        yield (
-            key,
-            ScalarSeries.join(
-                [_scalar_bucket(entry) for entry in buckets], [_exact(entry) for entry in exact]
-            ),
-        )
-
-
-def _scalar_bucket(entry: Iterable[Any]) -> ScalarBucket:
-    first_step, last_step, num_steps, mean, low, high, first_non_finite = entry
-    mean, low, high = (math.nan if value is None else value for value in (mean, low, high))
-    return ScalarBucket(first_step, last_step, num_steps, mean, low, high, first_non_finite)
-
-
-def _exact(entry: tuple[int, float | None]) -> tuple[int, float]:
-    step, value = entry
-    return step, math.nan if value is None else value

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 from actograph.errors import RunNotFoundError
+from actograph.runlog.reader import find_runs
 from actograph.runlog.schema import DATABASE, RunInfo
-from actograph.runlog.store import find_runs
 
 RUNS = Path("runs")  # where runs are written unless told otherwise
 DIED = "died"

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from actograph.rules.diagnose import diagnose
 from actograph.rules.rule import Diagnosis
-from actograph.runlog.store import read_run
+from actograph.runlog.reader import read_run
 from actograph.runlog.view import RunView
 from actograph.show.activations import ActivationView
 from actograph.show.evidence import run_loss, run_schedule
