@@ -130,6 +130,12 @@ def test_no_run_and_a_damaged_one_are_told(tmp_path: Path) -> None:
     (tmp_path / "run.db").write_text("not a database" * 100)
     with pytest.raises(RunNotFoundError, match="not a readable run"):
         read_run(tmp_path)
+    (tmp_path / "run.db").unlink()
+    filled(tmp_path, 3).close("finished")
+    with sqlite3.connect(tmp_path / "run.db") as connection:
+        connection.execute("UPDATE bucket SET num_layers = 77")
+    with pytest.raises(RunNotFoundError, match="not a readable run"):
+        read_run(tmp_path)
 
 
 def test_a_database_of_another_schema_is_refused(tmp_path: Path) -> None:
@@ -217,11 +223,17 @@ def test_runs_are_found_below_a_folder(tmp_path: Path) -> None:
     assert find_runs(tmp_path / "nowhere") == []
 
 
-def test_arrays_survive_packing() -> None:
-    for array in (np.zeros((0, 3)), np.arange(6, dtype=np.uint32).reshape(2, 3), np.array([np.nan, np.inf])):
-        again = unpack(pack(array))
-        np.testing.assert_array_equal(array, again)
-        assert again.dtype == array.dtype
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("count_type", [np.uint32, np.float32])
+def test_buckets_survive_packing(count_type: type, *, compressed: bool) -> None:
+    source = SyntheticRun([layer("fc", "Linear", 5), layer("act", "ReLU", 19, RELU)])
+    bucket = source._bucket(3, {"fc": np.array([[np.nan, np.inf, -1.0, 0, 9]]), "act": np.ones((2, 19))})
+    bucket = dataclasses.replace(bucket, hist=bucket.hist.astype(count_type))
+    again = unpack((3, 3, 1), *pack(bucket, compressed=compressed), compressed=compressed)
+    assert (again.first_step, again.last_step, again.num_steps) == (3, 3, 1)
+    for one, other in ((bucket.rows, again.rows), (bucket.hist, again.hist), (bucket.fired, again.fired)):
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == other.dtype
 
 
 def test_the_first_non_finite_step_of_a_layer_is_exact() -> None:

@@ -77,7 +77,7 @@ def _read(connection: sqlite3.Connection, *, sketches: bool) -> RunView:
 
 def _read_buckets(connection: sqlite3.Connection, view: str, phase: str = "train") -> list[Bucket]:
     entries = connection.execute(
-        "SELECT first_step, last_step, num_steps, rows, hist, fired FROM bucket"
+        "SELECT first_step, last_step, num_steps, is_compressed, num_layers, kind, data FROM bucket"
         " WHERE phase = ? AND view = ? ORDER BY first_step",
         (phase, view),
     )
@@ -85,8 +85,8 @@ def _read_buckets(connection: sqlite3.Connection, view: str, phase: str = "train
 
 
 def _bucket(entry: Iterable[Any]) -> Bucket:
-    first_step, last_step, num_steps, rows, hist, fired = entry
-    return Bucket(first_step, last_step, num_steps, unpack(rows), unpack(hist), unpack(fired))
+    first_step, last_step, num_steps, is_compressed, num_layers, kind, data = entry
+    return unpack((first_step, last_step, num_steps), num_layers, kind, data, compressed=bool(is_compressed))
 
 
 def _read_scalars(connection: sqlite3.Connection) -> Iterator[tuple[tuple[str, str], ScalarSeries]]:

@@ -18,7 +18,8 @@ CREATE TABLE layer (position INTEGER PRIMARY KEY, data TEXT NOT NULL);          
 CREATE TABLE bucket (                                                                -- the sketch timeline
     phase TEXT, view TEXT, position INTEGER,                                         -- view: 'long' or 'recent'
     first_step INTEGER NOT NULL, last_step INTEGER NOT NULL, num_steps INTEGER NOT NULL,
-    rows BLOB NOT NULL, hist BLOB NOT NULL, fired BLOB NOT NULL,                     -- arrays, see packing
+    is_compressed INTEGER NOT NULL, num_layers INTEGER NOT NULL, kind TEXT NOT NULL, -- see packing
+    data BLOB NOT NULL,
     PRIMARY KEY (phase, view, position));
 CREATE TABLE scalar (phase TEXT, name TEXT, step INTEGER, value REAL,                -- the last steps, exact; NaN is NULL
     PRIMARY KEY (phase, name, step)) WITHOUT ROWID;

@@ -28,6 +28,7 @@ from actograph.runlog.timeline import Bucket, Timeline, joined
 from actograph.runlog.view import RunView
 
 FLUSH_INTERVAL_S = 1.0
+CHECKPOINT_PAGES = 16_384  # of 4 KiB: a checkpoint waits for the disk, so it comes seldom before the end
 
 
 class RunWriter:
@@ -97,6 +98,7 @@ class RunWriter:
         self.info = replace(self.info, status=status)
         self.flush(is_last=True)
         if self._database is not None and os.getpid() == self._pid:
+            self._database.execute("VACUUM")  # what was stored uncompressed has left holes
             self._database.execute("PRAGMA journal_mode=DELETE")
             self._database.close()
         self._database = None
@@ -180,21 +182,23 @@ def _connect(database: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(database, check_same_thread=False)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
     return connection
 
 
 def _store_timeline(
     transaction: sqlite3.Connection, phase: str, timeline: Timeline, *, is_last: bool
 ) -> None:
-    """Store what changed in the long view and the steps that are not in it; the whole recent view at the end only."""
+    """Store what changed in the long view and the steps that are not in it; at the end all of both views, compressed."""
     long, waiting = timeline.take_changes()
+    if is_last:
+        long, waiting = list(enumerate(timeline.long)), list(timeline.recent)
     delete = "DELETE FROM bucket WHERE phase = ? AND view = ? AND position >= ?"
     transaction.execute(delete, (phase, "long", len(timeline.long)))
     transaction.execute(delete, (phase, "recent", 0))
-    recent = enumerate(timeline.recent if is_last else waiting)
-    views = [("long", *entry) for entry in long] + [("recent", *entry) for entry in recent]
+    views = [("long", *entry) for entry in long] + [("recent", *entry) for entry in enumerate(waiting)]
     transaction.executemany(
-        "INSERT OR REPLACE INTO bucket VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO bucket VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
                 phase,
@@ -203,9 +207,8 @@ def _store_timeline(
                 b.first_step,
                 b.last_step,
                 b.num_steps,
-                pack(b.rows),
-                pack(b.hist),
-                pack(b.fired),
+                is_last,
+                *pack(b, compressed=is_last),
             )
             for view, position, b in views
         ],
