@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check install install-test browser clean
+.PHONY: demo test check install install-test browser bench-stats clean
 
 demo: install
 	$(BIN)/actograph train mnist
@@ -36,6 +36,11 @@ $(VENV)/.installed-test: $(VENV)/.installed
 # The report is tested in a real browser: Debian's, when there is none yet (needs the rights to install packages)
 browser:
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+
+# What recording costs beside other libraries; PEERS is the python of an environment that has them (benchmarks/README.md)
+PEERS ?= $(BIN)/python
+bench-stats: install
+	PYTHONPATH=src $(PEERS) benchmarks/bench_stats.py --out benchmarks/results-stats.md
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .coverage*

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sqlite3
@@ -71,6 +72,18 @@ def test_a_run_can_be_read_while_it_is_written(tmp_path: Path) -> None:
     view = read_run(tmp_path)
     assert (view.num_steps, view.info.status) == (30, "running")
     writer.close("failed")
+
+
+def test_a_run_that_somebody_reads_is_closed_all_the_same(tmp_path: Path) -> None:
+    writer = filled(tmp_path, 30)
+    writer.flush()
+    assert writer._database is not None
+    writer._database.execute("PRAGMA busy_timeout = 1")
+    with contextlib.closing(sqlite3.connect(tmp_path / "run.db")) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM bucket").fetchone()
+        writer.close("finished")
+    assert (read_run(tmp_path).info.status, read_run(tmp_path).num_steps) == ("finished", 30)
 
 
 def test_a_closed_run_can_be_taken_up_again(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ can run code. Compressing costs a tenth of a millisecond, so it is left for the 
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,10 @@ from actograph.runlog.timeline import Bucket
 
 FAST = 1  # zlib level: histograms shrink about fivefold at any level, and this one costs least
 ROW_TYPE = np.dtype("<f8")
-COUNT_TYPES = {"u": np.dtype("<u4"), "f": np.dtype("<f4")}  # by kind: exact, or too large for 32 bits
+COUNT_TYPES: dict[str, np.dtype[Any]] = {
+    "u": np.dtype("<u4"),
+    "f": np.dtype("<f4"),
+}  # by kind: exact, or too large for 32 bits
 
 
 def pack(bucket: Bucket, *, compressed: bool) -> tuple[int, str, bytes]:

@@ -98,8 +98,11 @@ class RunWriter:
         self.info = replace(self.info, status=status)
         self.flush(is_last=True)
         if self._database is not None and os.getpid() == self._pid:
-            self._database.execute("VACUUM")  # what was stored uncompressed has left holes
-            self._database.execute("PRAGMA journal_mode=DELETE")
+            with contextlib.suppress(
+                sqlite3.Error
+            ):  # a full disk, or somebody reading: the run is whole without this too
+                self._database.execute("VACUUM")  # what was stored uncompressed has left holes
+                self._database.execute("PRAGMA journal_mode=DELETE")
             self._database.close()
         self._database = None
 
