@@ -200,7 +200,10 @@ def test_ctrl_c_keeps_what_was_recorded(tmp_path: Path) -> None:
             break
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=120)
+    try:
+        stdout, stderr = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130, stderr
     assert "interrupted" in stdout
     assert read_run(tmp_path / "run").info.status == "interrupted"
