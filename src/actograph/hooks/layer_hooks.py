@@ -25,7 +25,7 @@ from actograph.sketch.block import Block
 from actograph.sketch.links import Slot
 from actograph.sketch.observe import is_measurable, observe_input, observe_output
 
-DERIVE_FROM = 16_384  # values: below, what the end of a step takes to fill a row in outweighs measuring it
+DERIVE_FROM = 131_072  # values: measuring fewer takes less than filling in a row at the end of the step (some 100 us in all)
 MAX_CALLS = 4  # of one module in one forward that are told apart; later ones share "name[4+]"
 
 Gate = Callable[[nn.Module], bool]
