@@ -29,6 +29,21 @@ def test_a_report_of_fifty_layers_is_small_enough_to_send(tmp_path: Path) -> Non
     assert path.stat().st_size <= MAX_BYTES
 
 
+@pytest.mark.parametrize("num_layers", [100, 250])
+def test_a_deep_network_leaves_figures_out_rather_than_grow_beyond_the_limit(
+    num_layers: int, tmp_path: Path
+) -> None:
+    view = deep_run(num_layers)
+    last = view.layers[-1].name
+    finding = Finding("dead-units", Severity.ERROR, last, 0, 9, {"dead": 1.0}, "Dead.", ())
+    path = write_report(view, Diagnosis(findings=(finding,)), tmp_path / "report.html")
+    page = path.read_text()
+    assert path.stat().st_size <= MAX_BYTES
+    assert 0 < page.count("Not drawn, to keep this page within 10 MB") < num_layers
+    assert 'id="layer-0-strip"' in page
+    assert f'id="layer-{num_layers - 1}-strip"' in page  # it has a finding
+
+
 def test_the_page_says_what_the_numbers_say() -> None:
     view = healthy_run()
     text = without_scripts(render(view, diagnose(view)))

@@ -46,6 +46,8 @@ MAP_STATISTICS = (
     "q95",
 )
 RARE = ("flat", "dead", "non_finite")  # offered only where there is any
+FIGURES_BYTES = 4_300_000  # of all figures: with plotly.js (4.8 MB) and text a page stays below 10 MB
+MAPS_BYTES = 2_000_000  # beyond, fewer statistics are offered as heat maps
 MAX_FINDING_FIGURES = 24  # beyond, findings repeat themselves
 
 
@@ -54,12 +56,14 @@ class Figures:
     """The figures of one page as JSON, by element id."""
 
     json: dict[str, str] = field(default_factory=dict)
+    size_bytes: int = 0
 
     def add(self, figure_id: str, figure: go.Figure) -> int:
         """Keep a figure without its template (the page chooses by theme) and return its height in pixels."""
         height = int(figure.layout.height)
         figure.layout.template = None
         self.json[figure_id] = script_json(json.loads(figure.to_json()))
+        self.size_bytes += len(self.json[figure_id])
         return height
 
 
@@ -89,17 +93,28 @@ def render(view: RunView, diagnosis: Diagnosis) -> str:
         "curves": _curves(view, figures),
         "recorded": bool(view.buckets) and bool(view.layers),
         "heads": HEADS,
-        "layers": [
-            layer_entry(view, index, _about(layer.name, diagnosis), figures.add)
-            for index, layer in enumerate(view.layers)
-        ],
         "statistics": _maps(view, figures),
+        "layers": _layers(view, diagnosis, figures),
         "picture_height": PICTURE_HEIGHT_PX,
         "curves_height": CURVES_PX,
         "setup": _setup(view),
     }
     content["map_height"] = content["statistics"][0]["height"] if content["statistics"] else 0
     return _fill(content, figures)
+
+
+def _layers(view: RunView, diagnosis: Diagnosis, figures: Figures) -> list[dict[str, Any]]:
+    """Return what is said of each layer, with figures while there is room, and always where there is a finding."""
+    entries: list[dict[str, Any]] = []
+    room_bytes = FIGURES_BYTES - figures.size_bytes
+    for index, layer in enumerate(view.layers):
+        findings = _about(layer.name, diagnosis)
+        before = figures.size_bytes
+        entry = layer_entry(view, index, findings, figures.add if findings or room_bytes > 0 else None)
+        pictures = (entry.get("strip"), entry.get("unit_strip"))
+        room_bytes -= figures.size_bytes - before + sum(len(picture) for picture in pictures if picture)
+        entries.append(entry)
+    return entries
 
 
 def _about(layer: str, diagnosis: Diagnosis) -> list[Finding]:
@@ -224,6 +239,8 @@ def _maps(view: RunView, figures: Figures) -> list[dict[str, Any]]:
     for name in MAP_STATISTICS:
         if name in RARE and not (view.column(name) > 0).any():
             continue
+        if figures.size_bytes > MAPS_BYTES:
+            break
         height = figures.add(f"map-{name}", heat_map(view, name))
         entries.append({"figure": f"map-{name}", "label": STATISTICS[name].label, "height": height})
     return entries

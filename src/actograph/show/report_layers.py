@@ -43,8 +43,10 @@ def layer_id(index: int) -> str:
     return f"layer-{index}"
 
 
-def layer_entry(view: RunView, index: int, findings: Sequence[Finding], add: AddFigure) -> dict[str, Any]:
-    """Return what the page says of one layer, given the findings about it; its figures go to ``add``."""
+def layer_entry(
+    view: RunView, index: int, findings: Sequence[Finding], add: AddFigure | None
+) -> dict[str, Any]:
+    """Return what the page says of one layer, given the findings about it; its figures go to ``add`` (None: no room)."""
     layer = view.layers[index]
     shape = layer.shape[1:] or layer.shape
     entry: dict[str, Any] = {
@@ -55,6 +57,7 @@ def layer_entry(view: RunView, index: int, findings: Sequence[Finding], add: Add
         "shape": words.shape(layer),
         "size": math.prod(shape),
         "parameters": layer.num_parameters,
+        "has_figures": add is not None,
     }
     if not view.buckets:
         return entry
@@ -63,12 +66,12 @@ def layer_entry(view: RunView, index: int, findings: Sequence[Finding], add: Add
         "cells": [_cell(name, value) for name, value in now.items()],
         "spark": svg_path(view.column("std")[:, index], *SPARK_SIZE),
         "flags": [(finding.severity.value, finding.rule) for finding in findings],
-        "curves": f"curves-{index}",
         **_units(view, index),
-        **_picture(view, index, add),
     }
-    add(entry["curves"], layer_curves(view, index))
-    return entry
+    if add is None:
+        return entry | {"strip": None, "unit_strip": None}
+    add(f"curves-{index}", layer_curves(view, index))
+    return entry | {"curves": f"curves-{index}", **_picture(view, index, add)}
 
 
 def _picture(view: RunView, index: int, add: AddFigure) -> dict[str, Any]:
