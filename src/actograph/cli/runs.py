@@ -15,9 +15,10 @@ from rich.console import Console
 from actograph.errors import RunNotFoundError, UsageError
 from actograph.rules.diagnose import diagnose
 from actograph.runlog.reader import find_runs, read_run
+from actograph.runlog.schema import RUNS
 from actograph.runlog.view import RunView
 from actograph.show import plain, terminal
-from actograph.show.find import RUNS, find_run
+from actograph.show.find import find_run
 
 Directory = Annotated[Path, typer.Argument(help="Folder that holds the runs.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or its name below runs/.")]

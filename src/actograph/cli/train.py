@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from actograph.data.loaders import Loaders
     from actograph.learner import Learner
 
-REPORT = "report.html"
 # Of the settings tried for simple_cnn on the digits these three reached 97 % on all seeds (benchmarks/LOG.md)
 MAX_LR = 0.007  # 1cycle's peak, for AdamW
 BATCH_SIZE = 16  # samples
@@ -173,6 +172,7 @@ def conclude(job: Job, console: Console) -> None:
     from actograph.rules.diagnose import diagnose
     from actograph.show import terminal, words
     from actograph.show.report import write_report
+    from actograph.show.run import REPORT
 
     view = job.stats.view
     diagnosis = diagnose(view)

@@ -79,11 +79,10 @@ class LayerHooks:
         """Register the hooks; does nothing when they are registered."""
         if self._handles:
             return
-        root = _RootHook(self)
         self._handles = [
-            self.model.register_forward_pre_hook(root.enter, prepend=True),
+            self.model.register_forward_pre_hook(_Enter(self), prepend=True),
             *[handle for leaf in self._leaves for handle in leaf.register()],
-            self.model.register_forward_hook(root.leave, always_call=True),
+            self.model.register_forward_hook(_Leave(self), always_call=True),
         ]
 
     def detach(self) -> None:
@@ -111,9 +110,8 @@ class LayerHooks:
 
         Outside a forward of the model (its parts are called one by one) the gate is asked for each call.
         """
-        if (
-            torch.compiler.is_compiling()
-        ):  # traced as the constant True: no graph break, and nothing is recorded
+        # traced as the constant True: no graph break, and nothing is recorded
+        if torch.compiler.is_compiling():
             return False
         return self.is_measuring if self.depth else self.gate(self.model)
 
@@ -133,15 +131,9 @@ class _VanishingHook:
         return getattr, (contextlib.nullcontext(), "__exit__")
 
 
-class _RootHook:
-    """Opens and closes the outermost forward."""
-
-    def __init__(self, hooks: LayerHooks) -> None:
-        self.enter = _Enter(hooks)
-        self.leave = _Leave(hooks)
-
-
 class _Enter(_VanishingHook):
+    """Opens a forward of the model; at the outermost one asks the gate."""
+
     __slots__ = ("hooks",)
 
     def __init__(self, hooks: LayerHooks) -> None:
@@ -159,6 +151,8 @@ class _Enter(_VanishingHook):
 
 
 class _Leave(_VanishingHook):
+    """Closes a forward of the model."""
+
     __slots__ = ("hooks",)
 
     def __init__(self, hooks: LayerHooks) -> None:
@@ -234,9 +228,8 @@ class _LeafHook(_VanishingHook):
                 return
             slot = self._add_slot(call, path, args, output)
         lineage = self.hooks.lineage
-        if (
-            lineage is None or call == MAX_CALLS
-        ):  # the calls beyond share a slot: each may follow from another layer
+        # the calls beyond MAX_CALLS share a slot: each may follow from another layer
+        if lineage is None or call == MAX_CALLS:
             observe_output(output, slot)
         else:
             kin = self._kin

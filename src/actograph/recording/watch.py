@@ -20,11 +20,10 @@ from actograph.errors import RunInUseError
 from actograph.hooks.leaves import Select
 from actograph.recording.pacing import check_budget
 from actograph.recording.recording import Recording, check_unattached
-from actograph.runlog.schema import RunInfo
+from actograph.runlog.schema import RUNS, RunInfo
 from actograph.runlog.store import RunWriter
 from actograph.train.device import device_of
 
-RUNS = Path("runs")
 MEMORY = ":memory:"
 
 

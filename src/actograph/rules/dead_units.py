@@ -14,7 +14,7 @@ import numpy as np
 
 from actograph.layout.layer import LayerInfo, Nonlinearity
 from actograph.rules.advice import lower_learning_rate, names, number, percent
-from actograph.rules.layers import Sick, first_of, measured, others
+from actograph.rules.layers import Sick, first_of, others
 from actograph.rules.losses import MIN_BLOCK, LossCurve
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.runlog.view import DEAD_WINDOW, RunView
@@ -92,7 +92,7 @@ class DeadUnits(Rule):
 
     def _judge(self, view: RunView, position: int, info: LayerInfo, curve: LossCurve) -> Sick | str | None:
         """Return the layer as sick, its name where it cannot be judged, None where it is well."""
-        present = np.flatnonzero(measured(view, position))
+        present = np.flatnonzero(view.was_called(position))
         ends = np.cumsum(view.num_recorded[present])
         window = max(self.window, math.ceil(self.samples / max(info.shape[0], 1) if info.shape else 0))
         if not present.size or ends[-1] < window:

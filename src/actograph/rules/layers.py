@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from actograph.layout.row import Field, Floats
+from actograph.layout.row import Floats
 from actograph.rules.rule import Remedy, Severity
 from actograph.runlog.view import RunView
 
@@ -49,13 +47,6 @@ def others(layers: Sequence[Sick], first: Sick) -> dict[str, float | str]:
         return {}
     told = ", ".join(f"{layer.name} ({layer.share:.0%} since step {layer.first_step})" for layer in rest)
     return {"num_layers": float(len(layers)), "other_layers": told}
-
-
-def measured(view: RunView, position: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Tell in which buckets a layer was called at all (T,): one that was not is not silent but absent."""
-    counts = [Field.NEG_COUNT, Field.POS_COUNT, Field.ZEROS, Field.NAN, Field.INF]
-    present: np.ndarray[tuple[int], np.dtype[np.bool_]] = view.rows[:, position, counts].sum(axis=1) > 0
-    return present
 
 
 def column_of(view: RunView, statistic: str, position: int) -> Floats:

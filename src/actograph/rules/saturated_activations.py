@@ -14,7 +14,7 @@ import numpy as np
 from actograph.layout import bins
 from actograph.layout.layer import FlatRegion, Nonlinearity
 from actograph.rules.advice import lower_learning_rate, names, number, percent
-from actograph.rules.layers import Sick, column_of, first_of, measured, others
+from actograph.rules.layers import Sick, column_of, first_of, others
 from actograph.rules.losses import MIN_BLOCK, LossCurve
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.runlog.view import RunView
@@ -102,7 +102,7 @@ class SaturatedActivations(Rule):
 
     def _judge(self, view: RunView, position: int, flat: FlatRegion, curve: LossCurve) -> Sick | bool:
         """Return the layer as sick; else whether it could not be judged."""
-        present = np.flatnonzero(measured(view, position))
+        present = np.flatnonzero(view.was_called(position))
         share = column_of(view, "flat", position)[present]
         finite = np.isfinite(share)
         present, share = present[finite], share[finite]

@@ -7,10 +7,12 @@ an epoch).
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 SCHEMA_VERSION = 1
 DATABASE = "run.db"
+RUNS = Path("runs")  # where runs are written and looked for unless told otherwise
 
 TABLES = """
 CREATE TABLE info (key TEXT PRIMARY KEY, value TEXT NOT NULL);                       -- JSON values

@@ -151,11 +151,18 @@ class RunView:
         """Return the value below which ``share`` of a layer's values lie, within 12 %: (T,)."""
         return bins.quantile(self.histogram(layer), share)
 
+    def was_called(self, layer: int | str) -> Flags:
+        """Tell in which buckets a layer gave any value (T,): where it gave none it is not silent but absent."""
+        rows = self.rows[:, self.layer_index(layer)]
+        called: Flags = (
+            rows[:, [Field.NEG_COUNT, Field.POS_COUNT, Field.ZEROS, Field.NAN, Field.INF]].sum(axis=1) > 0
+        )
+        return called
+
     def steps_silent(self, layer: int | str) -> Floats:
         """Count the recorded steps with the layer since each unit last fired, up to the end of each bucket: (T, U)."""
         fired = self.fired(layer)
-        was_called = self.moments.num[:, self.layer_index(layer)] > 0
-        ends = np.cumsum(np.where(was_called, self.num_recorded, 0), dtype=np.float64)[:, None]
+        ends = np.cumsum(np.where(self.was_called(layer), self.num_recorded, 0), dtype=np.float64)[:, None]
         last = (
             np.maximum.accumulate(np.where(fired, ends, 0.0), axis=0) if len(fired) else np.zeros(fired.shape)
         )

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from actograph.errors import RunNotFoundError
 from actograph.runlog.reader import find_runs
-from actograph.runlog.schema import DATABASE, RunInfo
+from actograph.runlog.schema import DATABASE, RUNS, RunInfo
 
-RUNS = Path("runs")  # where runs are written unless told otherwise
 DIED = "died"
 RUNNING = "running"
 
