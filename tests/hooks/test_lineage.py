@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actograph.hooks.layer_hooks import LayerHooks
+from actograph.hooks.lineage import Kinship, Lineage
 from actograph.layout.layer import LayerInfo
 from actograph.layout.row import Field
 from actograph.sketch import block, native
@@ -81,6 +82,7 @@ def assert_equal(one: Watched, other: Watched, step: int) -> None:
 def _back_end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "reference":
         monkeypatch.setattr(block, "_make_target", lambda slot: None)
+        monkeypatch.setattr(native, "EXTENSION", None)
     elif not native.available():
         pytest.skip("not built")
 
@@ -306,6 +308,62 @@ def test_a_layer_that_follows_from_itself_is_measured() -> None:
 
 
 @both
+def test_calls_that_share_a_slot_are_measured() -> None:
+    class Many(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linears = nn.ModuleList(nn.Linear(6, 6) for _ in range(7))
+            self.act = nn.ReLU()
+            self.num = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            for linear in self.linears[: self.num]:
+                x = self.act(linear(x))
+            return x
+
+    def step(num: int) -> Step:
+        def call(model: nn.Module) -> None:
+            model.num = num  # type: ignore[assignment]
+            model(torch.randn(3, 6))
+
+        return call
+
+    found = compare(Many(), [step(num) for num in (5, 5, 5, 7, 5, 6)])
+    assert found[2] == {"act", "act[1]", "act[2]", "act[3]"}  # "act[4+]" may follow from several
+
+
+@both
+def test_an_input_that_is_no_tensor_or_given_by_name_is_no_parent() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.both, self.act = nn.Linear(6, 6), nn.Identity(), nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            one, other = self.both((self.linear(x), x))
+            out: Tensor = self.act(input=one) + other
+            return out
+
+    assert compare(Odd(), [on(3, 6)] * 3) == [set()] * 3
+
+
+@both
+def test_a_layer_with_a_flat_region_that_gives_its_input_back_is_measured() -> None:
+    patched = nn.Tanh()
+    patched.forward = lambda x: x  # type: ignore[method-assign, assignment]
+    assert compare(nn.Sequential(nn.Linear(6, 6), patched), [on(3, 6)] * 3) == [set()] * 3
+
+
+def test_rows_on_another_device_are_not_followed() -> None:
+    block, x = Block(), torch.ones(2, 3)
+    here, same, away = (block.add(torch.device(device), None, 1, 3) for device in ("cpu", "cpu", "meta"))
+    lineage = Lineage(block, 0)
+    lineage.observe(x, (), Kinship.UNKNOWN, here)
+    assert lineage._find_link(x, Kinship.SAME, away) is None
+    assert lineage._find_link(x, Kinship.SAME, same) is not None
+
+
+@both
 def test_layers_discovered_late_are_derived() -> None:
     steps = [plans("not called"), plans("not called"), plans("not called"), plans(""), plans(""), plans("")]
     found = compare(Wild(), steps)
@@ -367,6 +425,11 @@ def test_small_tensors_are_measured() -> None:
     for number, size in enumerate((4, 4, 5)):
         watched.model(torch.randn(size, 6))
         assert not watched.derived()
+        watched.take(number)
+    watched = Watched(nn.Sequential(nn.Linear(6, 6), nn.ReLU()), 24)
+    for number in range(2):
+        watched.model(torch.randn(4, 6))
+        assert bool(watched.derived()) == (number > 0)
         watched.take(number)
 
 

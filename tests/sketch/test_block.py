@@ -1,15 +1,29 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import pytest
 import torch
 
 from actograph.layout.layer import Side
 from actograph.layout.row import Field, empty_rows
+from actograph.sketch import block as block_module
+from actograph.sketch import native
 from actograph.sketch.block import CHUNK_FLAGS, CHUNK_ROWS, Block
 from actograph.sketch.observe import is_measurable, observe_input, observe_output
 from actograph.testing.synthetic import RELU
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(params=["C", "reference"], autouse=True)
+def _back_end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "reference":
+        monkeypatch.setattr(native, "EXTENSION", None)
+        monkeypatch.setattr(block_module, "_make_target", lambda slot: None)
+    elif not native.available():
+        pytest.skip("not built")
 
 
 def test_layers_keep_their_order_over_chunks() -> None:
@@ -24,15 +38,44 @@ def test_layers_keep_their_order_over_chunks() -> None:
     assert fired.size == 0
 
 
-def test_taking_a_block_clears_it() -> None:
+def test_layers_of_several_devices_keep_their_order() -> None:
     block = Block()
-    slot = block.add(CPU, RELU, 1, 3)
-    observe_output(torch.tensor([[1.0, -1.0, 0.0]]), slot)
-    assert block.take(0)[2].tolist() == [0b001]
+    devices = [CPU, torch.device("cpu:0"), CPU, torch.device("cpu:0")]  # not the same to a block
+    for units, device in enumerate(devices, start=7):
+        observe_output(torch.full((1, units), float(units)), block.add(device, RELU, 1, units))
+    observe_output(torch.ones(1, 2), block.add(CPU, None, 1, 2))
+    rows, hist, fired = block.take(0)
+    assert rows[:, Field.POS_MEAN].tolist() == [7, 8, 9, 10, 1]
+    assert hist.sum(axis=1).tolist() == [7, 8, 9, 10, 2]
+    assert fired.tolist() == [0b1111111, 0b11111111, 0b11111111, 0b1, 0b11111111, 0b11]
+
+
+def test_a_block_without_layers_is_empty() -> None:
+    assert [len(part) for part in Block().take(0)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("num_layers", [1, CHUNK_ROWS + 1])
+def test_taking_a_block_clears_it(num_layers: int) -> None:
+    block = Block()
+    slots = [block.add(CPU, RELU, 1, 3) for _ in range(num_layers)]
+    for slot in slots:
+        observe_output(torch.tensor([[1.0, -1.0, math.nan]]), slot)
+    assert block.take(0)[2].tolist() == [0b101] * num_layers
     rows, hist, fired = block.take(1)
-    np.testing.assert_array_equal(rows, empty_rows(1))
+    np.testing.assert_array_equal(rows, empty_rows(num_layers))
     assert hist.sum() == 0
-    assert fired.tolist() == [0]
+    assert not fired.any()
+
+
+def test_layers_that_come_later_have_their_rows_and_flags() -> None:
+    block = Block()
+    for num_layers in (1, 2, CHUNK_ROWS + 1):
+        before = block.num_layers
+        for _ in range(num_layers - before):
+            observe_output(torch.tensor([[1.0, -1.0, 2.0]]), block.add(CPU, RELU, 1, 3))
+        rows, _, fired = block.take(0)
+        assert rows[:, Field.POS_COUNT].tolist() == [0.0] * before + [2.0] * (num_layers - before)
+        assert fired.tolist() == [0] * before + [0b101] * (num_layers - before)
 
 
 def test_flags_of_each_layer_fill_whole_bytes() -> None:
@@ -52,10 +95,9 @@ def test_flags_of_each_layer_fill_whole_bytes() -> None:
 
 def test_a_step_with_a_nan_is_noted_as_the_first() -> None:
     block = Block()
-    slot, healthy = block.add(CPU, None, None, 0), block.add(CPU, None, None, 0)
-    observe_output(torch.tensor([1.0, float("nan")]), slot)
-    observe_output(torch.tensor([1.0]), healthy)
-    assert block.take(41)[0][:, Field.FIRST_NON_FINITE].tolist() == [41.0, np.inf]
+    for value in (math.nan, 1.0, math.inf, -math.inf):
+        observe_output(torch.tensor([1.0, value]), block.add(CPU, None, None, 0))
+    assert block.take(41)[0][:, Field.FIRST_NON_FINITE].tolist() == [41.0, np.inf, 41.0, 41.0]
 
 
 def test_only_dense_floating_tensors_are_measured() -> None:

@@ -510,3 +510,26 @@ def test_a_target_of_the_wrong_type_is_refused() -> None:
     )
     with pytest.raises(ValueError, match=r"hist is \(349,\) torch.float32 on cpu; C writes to contiguous"):
         native.Target(values, hist, fired, None, None)
+
+
+def chunks(
+    num_rows: int = 4, num_flags: int = 16
+) -> tuple[tuple[np.ndarray], tuple[np.ndarray], tuple[np.ndarray]]:
+    hist, flags = np.zeros((num_rows, NUM_BINS), np.int64), np.zeros(num_flags, np.bool_)
+    return (empty_rows(num_rows),), (hist,), (flags,)
+
+
+@pytest.mark.parametrize(("num_rows", "num_counts", "num_bytes"), [(5, 5, 2), (3, 4, 2), (4, 4, 3)])
+def test_arrays_that_do_not_fit_together_are_refused(num_rows: int, num_counts: int, num_bytes: int) -> None:
+    rows, hist = empty_rows(num_rows), np.zeros((num_counts, NUM_BINS), np.uint32)
+    with pytest.raises((ValueError, IndexError)):
+        native.collect(*chunks(), rows, hist, np.zeros(num_bytes, np.uint8), 0)
+    with pytest.raises(ValueError, match="contiguous"):
+        native.derive(np.asfortranarray(rows), hist, np.zeros((0, 3), np.int64))
+    if num_rows == num_counts:
+        for slot, parent in [(num_rows, 0), (0, num_rows), (-1, 0), (0, -1), (1, 1)]:
+            with pytest.raises(ValueError, match="do not fit together"):
+                native.derive(rows, hist, np.array([[slot, parent, 0]]))
+    else:
+        with pytest.raises(ValueError, match="do not fit together"):
+            native.derive(rows, hist, np.zeros((0, 3), np.int64))

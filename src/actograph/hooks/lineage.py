@@ -52,8 +52,8 @@ class Lineage:
 
     def observe(self, output: Tensor, args: tuple[object, ...], kin: Kinship, slot: Slot) -> None:
         """Bring the output's values into the slot's row: now, by measuring, or when the block is taken."""
-        if args and (output is args[0] or kin is not Kinship.UNKNOWN):
-            x, link = args[0], slot.link
+        x, link = args[0] if args else None, slot.link
+        if isinstance(x, Tensor) and (output is x or kin is not Kinship.UNKNOWN):
             if link is None and self._block.is_exploring:
                 link = self._find_link(x, kin, slot)
             changes = 1 if kin is Kinship.RECTIFIED and output is x else 0  # in place
@@ -82,14 +82,14 @@ class Lineage:
         if self._block.is_exploring:
             self._makers[id(output)] = slot
 
-    def _find_link(self, x: object, kin: Kinship, slot: Slot) -> Link | None:
+    def _find_link(self, x: Tensor, kin: Kinship, slot: Slot) -> Link | None:
         """Link the slot with the one whose output it takes, if a row can follow at all."""
-        if not isinstance(x, Tensor) or x.numel() < self._derive_from:
+        if x.numel() < self._derive_from:
             return None
         parent = self._makers.get(id(x))
         if parent is None or parent.output is None or parent.output() is not x:
             return None
-        if parent.values.device != slot.values.device or parent is slot:
+        if parent.values.device != slot.values.device:
             return None
         rectifies = kin is Kinship.RECTIFIED
         if slot.flat is not None and not rectifies:

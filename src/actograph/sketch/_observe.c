@@ -55,7 +55,7 @@
 /* ---- what layout/row.py and layout/bins.py say ---------------------------------------------------------------- */
 
 enum { NEG_COUNT, NEG_MEAN, NEG_M2, POS_COUNT, POS_MEAN, POS_M2, ZEROS, NEAR_ZERO, NANS, INFS, FLAT, MIN, MAX,
-       FIRST_NON_FINITE, NEAR_ZERO_NEG, INF_NEG };
+       FIRST_NON_FINITE, NEAR_ZERO_NEG, INF_NEG, NUM_FIELDS };
 #define NUM_BINS 349
 #define MAGNITUDES 174 /* bins of one sign, underflow (0) and overflow (173) among them */
 #define ZERO_BIN 174
@@ -1109,6 +1109,135 @@ static PyObject *py_observe_flat(PyObject *self, PyObject *const *args, Py_ssize
     return PyBool_FromLong(taken);
 }
 
+/* ---- the end of a step ------------------------------------------------------------------------------------------ */
+
+/* Copy rows (num, NUM_FIELDS) and histograms (num, NUM_BINS), and leave those of nothing measured behind. */
+static void move_rows(double *values, int64_t *counts, int64_t num, double *rows, uint32_t *hist, double step) {
+    memcpy(rows, values, (size_t)num * NUM_FIELDS * sizeof *rows);
+    memset(values, 0, (size_t)num * NUM_FIELDS * sizeof *values);
+    for (int64_t r = 0; r < num; r++) {
+        values[r * NUM_FIELDS + MIN] = values[r * NUM_FIELDS + FIRST_NON_FINITE] = INFINITY;
+        values[r * NUM_FIELDS + MAX] = -INFINITY;
+        if (rows[r * NUM_FIELDS + NANS] + rows[r * NUM_FIELDS + INFS] > 0)
+            rows[r * NUM_FIELDS + FIRST_NON_FINITE] = step;
+    }
+    for (int64_t i = 0; i < num * NUM_BINS; i++)
+        hist[i] = (uint32_t)counts[i];
+    memset(counts, 0, (size_t)num * NUM_BINS * sizeof *counts);
+}
+
+/* Pack flags, a byte each, into bits, the first into the lowest, and clear them. */
+static void move_flags(uint8_t *flags, int64_t num_bytes, uint8_t *packed) {
+    for (int64_t i = 0; i < num_bytes; i++) {
+        uint8_t bits = 0;
+        for (int j = 0; j < 8; j++)
+            bits |= (uint8_t)(flags[8 * i + j] << j);
+        packed[i] = bits;
+    }
+    memset(flags, 0, (size_t)num_bytes * 8);
+}
+
+/* What `rectify` in derived.py does to one row. */
+static void rectify(double *row, uint32_t *hist) {
+    double made_zero = row[NEG_COUNT] + row[INF_NEG], zeros = row[ZEROS] + made_zero;
+    row[NEAR_ZERO] += made_zero - row[NEAR_ZERO_NEG];
+    row[ZEROS] = row[FLAT] = zeros;
+    row[INFS] -= row[INF_NEG];
+    if (zeros > 0) {
+        row[MIN] = 0.0;
+        row[MAX] = fmax(row[MAX], 0.0);
+    }
+    row[NEG_COUNT] = row[NEG_MEAN] = row[NEG_M2] = row[NEAR_ZERO_NEG] = row[INF_NEG] = 0.0;
+    memset(hist, 0, ZERO_BIN * sizeof *hist);
+    hist[ZERO_BIN] = (uint32_t)zeros;
+    if (row[NANS] + row[INFS] == 0)
+        row[FIRST_NON_FINITE] = INFINITY;
+}
+
+typedef struct {
+    void *items;
+    int64_t num;
+} Array;
+
+/* Return the memory of a contiguous array; NULL, and an exception set, where it is none. The caller keeps it alive. */
+static Array array_of(PyObject *object, Py_ssize_t item_bytes) {
+    Py_buffer view;
+    if (!object || PyErr_Occurred() || PyObject_GetBuffer(object, &view, PyBUF_WRITABLE) < 0)
+        return (Array){NULL, 0};
+    Array array = {view.buf, view.len / item_bytes};
+    PyBuffer_Release(&view);
+    return array;
+}
+
+static PyObject *misfit(void) {
+    if (!PyErr_Occurred())
+        PyErr_SetString(PyExc_ValueError, "arrays are missing, or their sizes do not fit together");
+    return NULL;
+}
+
+/* collect(values, counts, flags, rows, hist, packed, step): tuples of the chunks of a block, and where their beginnings are
+ * to be moved: as much as there is room for */
+static PyObject *py_collect(PyObject *self, PyObject *const *args, Py_ssize_t num) {
+    (void)self;
+    if (num != 7)
+        return misfit();
+    double step = PyFloat_AsDouble(args[6]);
+    Array rows = array_of(args[3], sizeof(double) * NUM_FIELDS), hist = array_of(args[4], sizeof(uint32_t) * NUM_BINS);
+    Array packed = array_of(args[5], 1);
+    if (PyErr_Occurred() || rows.num != hist.num)
+        return misfit();
+    int64_t done = 0;
+    for (Py_ssize_t c = 0; done < rows.num; c++) {
+        Array values = array_of(PyTuple_GetItem(args[0], c), sizeof(double) * NUM_FIELDS);
+        Array counts = array_of(PyTuple_GetItem(args[1], c), sizeof(int64_t) * NUM_BINS);
+        if (PyErr_Occurred() || values.num != counts.num)
+            return misfit();
+        int64_t take = values.num < rows.num - done ? values.num : rows.num - done;
+        move_rows(values.items, counts.items, take, (double *)rows.items + done * NUM_FIELDS,
+                  (uint32_t *)hist.items + done * NUM_BINS, step);
+        done += take;
+    }
+    done = 0;
+    for (Py_ssize_t c = 0; done < packed.num; c++) {
+        Array flags = array_of(PyTuple_GetItem(args[2], c), 8);
+        if (PyErr_Occurred())
+            return misfit();
+        int64_t take = flags.num < packed.num - done ? flags.num : packed.num - done;
+        move_flags(flags.items, take, (uint8_t *)packed.items + done);
+        done += take;
+    }
+    Py_RETURN_NONE;
+}
+
+typedef struct {
+    int64_t slot, parent, rectifies;
+} Follower;
+
+/* derive(rows, hist, followers): fill in rows that follow from others; followers (num, 3) of slot, parent and whether a
+ * ReLU is between, parents before their heirs */
+static PyObject *py_derive(PyObject *self, PyObject *const *args, Py_ssize_t num) {
+    (void)self;
+    if (num != 3)
+        return misfit();
+    Array rows = array_of(args[0], sizeof(double) * NUM_FIELDS), hist = array_of(args[1], sizeof(uint32_t) * NUM_BINS);
+    Array followers = array_of(args[2], sizeof(Follower));
+    if (PyErr_Occurred() || rows.num != hist.num)
+        return misfit();
+    for (int64_t i = 0; i < followers.num; i++) {
+        Follower f = ((Follower *)followers.items)[i];
+        if (f.slot < 0 || f.slot >= rows.num || f.parent < 0 || f.parent >= rows.num || f.slot == f.parent)
+            return misfit();
+        double *row = (double *)rows.items + f.slot * NUM_FIELDS;
+        uint32_t *counts = (uint32_t *)hist.items + f.slot * NUM_BINS;
+        memcpy(row, (double *)rows.items + f.parent * NUM_FIELDS, NUM_FIELDS * sizeof *row);
+        memcpy(counts, (uint32_t *)hist.items + f.parent * NUM_BINS, NUM_BINS * sizeof *counts);
+        row[FLAT] = 0.0; /* an alias has no flat region */
+        if (f.rectifies)
+            rectify(row, counts);
+    }
+    Py_RETURN_NONE;
+}
+
 /* kernels() -> names of those this processor can run, best first */
 static PyObject *py_kernels(PyObject *self, PyObject *unused) {
     (void)self, (void)unused;
@@ -1148,13 +1277,15 @@ static int start_module(PyObject *module) {
 #endif
     /* what native.py compares with layout/ */
     return PyModule_AddIntConstant(module, "NUM_BINS", NUM_BINS) || PyModule_AddIntConstant(module, "KEY_LOW", KEY_LOW) ||
-           PyModule_AddIntConstant(module, "INF_NEG", INF_NEG);
+           PyModule_AddIntConstant(module, "NUM_FIELDS", NUM_FIELDS);
 }
 
 static PyMethodDef METHODS[] = {
     {"target", py_target, METH_VARARGS, NULL},
     {"observe", (PyCFunction)(void (*)(void))py_observe, METH_FASTCALL, NULL},
     {"observe_flat", (PyCFunction)(void (*)(void))py_observe_flat, METH_FASTCALL, NULL},
+    {"collect", (PyCFunction)(void (*)(void))py_collect, METH_FASTCALL, NULL},
+    {"derive", (PyCFunction)(void (*)(void))py_derive, METH_FASTCALL, NULL},
     {"kernels", py_kernels, METH_NOARGS, NULL},
     {"use", py_use, METH_O, NULL},
     {NULL, NULL, 0, NULL},

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from actograph.layout.bins import NUM_BINS
 from actograph.layout.layer import FlatRegion
-from actograph.layout.row import Counts, Field, Floats, empty_rows
+from actograph.layout.row import NUM_FIELDS, Counts, Field, Floats, empty_rows
 from actograph.sketch import native
-from actograph.sketch.links import Bytes, Link, Links, Positions, Slot, positions_of
+from actograph.sketch.links import Link, Links, Positions, Slot, positions_of
+from actograph.sketch.native import Bytes, Chunks
 
 CHUNK_ROWS = 64  # about what a small network has; a chunk is 64 x 349 x 8 B = 180 KB
 CHUNK_FLAGS = 1 << 12
@@ -43,6 +44,8 @@ class _DeviceRows:
     flag_bytes: list[slice] = field(default_factory=list)  # of each row, among all flags packed
     joined_bytes: Positions | None = None  # all these, one after the other
     flags_used: int = 0  # in the last chunk of flags
+    num_flags: int = 0  # up to there in all
+    arrays: tuple[Chunks, Chunks, Chunks] | None = None  # values, hist and flags on the CPU, as C takes them
     empty: Tensor = field(init=False)
     links: Links = field(init=False)
 
@@ -79,24 +82,40 @@ class _DeviceRows:
             self.flags_used = 0
         start = sum(len(chunk) for chunk in self.flags[:-1]) + self.flags_used
         begin, self.flags_used = self.flags_used, self.flags_used + padded
+        self.num_flags = start + padded
+        self.arrays = None
         return self.flags[-1][begin : begin + num_flags], slice(start // BYTE, (start + padded) // BYTE)
 
-    def take(self) -> tuple[Floats, Counts, Bytes]:
+    def take(self, step: int) -> tuple[Floats, Counts, Bytes]:
         """Return copies on the host of rows, histograms and packed flags, those derived filled in, and clear them."""
         num = len(self.positions)
-        sizes = [min(CHUNK_ROWS, num - begin) for begin in range(0, num, CHUNK_ROWS)]
-        rows = [_host(chunk[:size]) for chunk, size in zip(self.values, sizes, strict=True)]
-        counts = [_host(chunk[:size]).astype(np.uint32) for chunk, size in zip(self.hist, sizes, strict=True)]
-        values = np.concatenate(rows).astype(np.float64, copy=False)
-        hist = np.concatenate(counts) if len(counts) > 1 else counts[0]
-        packed = np.concatenate([np.packbits(_host(chunk), bitorder="little") for chunk in self.flags])
-        for chunk, counted, size in zip(self.values, self.hist, sizes, strict=True):
-            chunk[:size] = self.empty[:size]
-            counted[:size].zero_()
+        rows, hist = np.empty((num, NUM_FIELDS)), np.empty((num, NUM_BINS), np.uint32)
+        packed = np.empty(self.num_flags // BYTE, np.uint8)
+        if self.device.type != "cpu" or not native.collect(*self._arrays(), rows, hist, packed, step):
+            self._collect(rows, hist, packed, step)
+        self.links.fill_in(rows, hist, packed)
+        return rows, hist, packed
+
+    def _arrays(self) -> tuple[Chunks, Chunks, Chunks]:
+        """Return values, hist and flags as C takes them."""
+        if self.arrays is None:
+            values, hist, flags = (tuple(_host(x) for x in xs) for xs in (self.values, self.hist, self.flags))
+            self.arrays = values, hist, flags
+        return self.arrays
+
+    def _collect(self, rows: Floats, hist: Counts, packed: Bytes, step: int) -> None:
+        """Do what `native.collect` does, from any device."""
+        for chunk, begin in enumerate(range(0, len(rows), CHUNK_ROWS)):
+            to = slice(begin, min(begin + CHUNK_ROWS, len(rows)))
+            values, counts = (one[chunk][: to.stop - begin] for one in (self.values, self.hist))
+            rows[to], hist[to] = _host(values), _host(counts)
+            values.copy_(self.empty[: len(values)])
+            counts.zero_()
+        rows[rows[:, Field.NAN] + rows[:, Field.INF] > 0, Field.FIRST_NON_FINITE] = step
+        bits = [np.packbits(_host(flags), bitorder="little") for flags in self.flags]
+        packed[:] = np.concatenate(bits)[: len(packed)]
         for flags in self.flags:
             flags.zero_()
-        self.links.fill_in(values, hist, packed)
-        return values, hist, packed
 
     def joined_flags(self, packed: Bytes) -> Bytes:
         """Return all layers' flags, one layer after the other."""
@@ -158,22 +177,20 @@ class Block:
         """
         if len(self._devices) == 1:
             (device_rows,) = self._devices.values()
-            rows, hist, packed = device_rows.take()
+            rows, hist, packed = device_rows.take(step)
             fired = device_rows.joined_flags(packed)
         else:
-            rows, hist, fired = self._take_from_all()
+            rows, hist, fired = self._take_from_all(step)
         self.is_exploring, self._has_new_layers = self._has_new_layers, False
-        bad = rows[:, Field.NAN] + rows[:, Field.INF] > 0
-        rows[bad, Field.FIRST_NON_FINITE] = step
         return rows, hist, fired
 
-    def _take_from_all(self) -> tuple[Floats, Counts, NDArray[np.uint8]]:
+    def _take_from_all(self, step: int) -> tuple[Floats, Counts, NDArray[np.uint8]]:
         """Put the rows of several devices (or of none) into the layers' order."""
         rows, hist = empty_rows(self.num_layers), np.zeros((self.num_layers, NUM_BINS), np.uint32)
         fired = [np.zeros(0, np.uint8)] * (self.num_layers + 1)
         for device_rows in self._devices.values():
             positions = device_rows.positions
-            rows[positions], hist[positions], packed = device_rows.take()
+            rows[positions], hist[positions], packed = device_rows.take(step)
             for position, where in zip(positions, device_rows.flag_bytes, strict=True):
                 fired[position] = packed[where]
         return rows, hist, np.concatenate(fired)

@@ -1,4 +1,4 @@
-"""Rows that follow from other rows: what a ReLU gives, from the row and the histogram of what it takes.
+"""Rows that follow from other rows: the same values again, or what a ReLU makes of them.
 
 No idea of tensors, steps or modules. Exact: every count, the extremes and the moments equal those of a measured output.
 """
@@ -6,9 +6,22 @@ No idea of tensors, steps or modules. Exact: every count, the extremes and the m
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from actograph.layout.bins import ZERO_BIN
 from actograph.layout.row import Counts, Field, Floats
+
+
+def derive(rows: Floats, hist: Counts, followers: NDArray[np.int64]) -> None:
+    """Fill in rows (slots, NUM_FIELDS) and histograms (slots, NUM_BINS) that follow from others among them.
+
+    ``followers`` is (n, 3): slot, parent, and 1 where a ReLU is between them, else 0; parents before their heirs.
+    """
+    for slot, parent, rectifies in followers.tolist():
+        rows[slot], hist[slot] = rows[parent], hist[parent]
+        rows[slot, Field.FLAT] = 0.0  # an alias has no flat region
+        if rectifies:
+            rectify(rows[slot : slot + 1], hist[slot : slot + 1])
 
 
 def rectify(rows: Floats, hist: Counts) -> None:
@@ -28,3 +41,4 @@ def rectify(rows: Floats, hist: Counts) -> None:
     hist[:, ZERO_BIN] = zeros
     hist[:, :ZERO_BIN] = 0
     rows[:, [Field.NEAR_ZERO_NEG, Field.INF_NEG]] = 0.0
+    rows[rows[:, Field.NAN] + rows[:, Field.INF] == 0, Field.FIRST_NON_FINITE] = np.inf

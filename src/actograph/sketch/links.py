@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actograph.layout.layer import FlatRegion
-from actograph.layout.row import Counts, Field, Floats, empty_rows
-from actograph.sketch import native
-from actograph.sketch.derived import rectify
+from actograph.layout.row import Counts, Floats, empty_rows
+from actograph.sketch import derived, native
+from actograph.sketch.native import Bytes
 
-Bytes = NDArray[np.uint8]
 Positions = NDArray[np.intp]
 
 
@@ -67,22 +66,19 @@ class Link:
     lead: int  # calls of the parent beyond those of the slot when the step began
     num_derived: int = 0  # calls of the slot in the open step that followed from the parent's
     is_active: bool = False
-    is_broken: bool = False
 
-    def admits(self, x: object, changes: int) -> bool:
+    def admits(self, x: Tensor, changes: int) -> bool:
         """Tell whether ``x``, which the slot's next call took and changed in place so many times, is the parent's output.
 
         Only in step: the n-th call of one in the step takes the output of the n-th of the other, and so did all before.
         """
         parent, calls = self.parent, self.slot.calls
         return (
-            isinstance(x, Tensor)
-            and parent.output is not None
+            parent.output is not None
             and parent.output() is x
             and parent.version + changes == x._version
             and parent.calls == calls + self.lead + 1
             and calls == self.base + self.num_derived
-            and not self.is_broken
         )
 
     def is_whole(self) -> bool:
@@ -97,33 +93,24 @@ class Link:
 
 
 class _Plan(NamedTuple):
-    """What to copy from where, for links whose parents' rows are complete."""
+    """What to copy from where."""
 
-    links: list[Link]
-    slots: Positions
-    parents: Positions
-    num_rectified: int  # of these, at the end
+    followers: NDArray[np.int64]  # (links, 3), as `derived.derive` takes them
     slot_bytes: Positions  # flags of the slots
     parent_bytes: Positions  # and where their parents have them
 
     def fill_in(self, rows: Floats, hist: Counts, packed: Bytes) -> None:
-        found, counts = rows[self.parents], hist[self.parents]
-        begin = len(found) - self.num_rectified
-        found[:begin, Field.FLAT] = 0.0  # an alias has no flat region
-        if self.num_rectified:
-            rectify(found[begin:], counts[begin:])
-            packed[self.slot_bytes] = packed[self.parent_bytes]
-        rows[self.slots], hist[self.slots] = found, counts
+        if not native.derive(rows, hist, self.followers):
+            derived.derive(rows, hist, self.followers)
+        packed[self.slot_bytes] = packed[self.parent_bytes]
 
 
-def _plan(links: list[Link]) -> _Plan:
-    links = sorted(links, key=lambda link: link.rectifies)
-    rectified = [link for link in links if link.rectifies and len(link.slot.fired)]
+def _plan_for(links: list[Link]) -> _Plan:
+    """Return what the links, parents before their heirs, ask for."""
+    rectified = [link for link in links if len(link.slot.fired)]  # an alias has no flat region, so no flags
+    followers = [(link.slot.index, link.parent.index, link.rectifies) for link in links]
     return _Plan(
-        links,
-        np.array([link.slot.index for link in links], np.intp),
-        np.array([link.parent.index for link in links], np.intp),
-        sum(link.rectifies for link in links),
+        np.array(followers, np.int64).reshape(-1, 3),
         positions_of([link.slot.fired_bytes for link in rectified]),
         positions_of([link.parent.rectified_bytes for link in rectified]),
     )
@@ -140,9 +127,9 @@ class Links:
     """The links between slots of one device. ``look_for_rectified`` gives a slot its ``rectified`` flags."""
 
     look_for_rectified: Callable[[Slot], None]
-    _active: list[Link] = field(default_factory=list)
+    _active: list[Link] = field(default_factory=list)  # parents before their heirs
     _on_trial: list[Link] = field(default_factory=list)
-    _plans: list[_Plan] = field(default_factory=list)  # of the active ones; parents before their heirs
+    _plan: _Plan = field(default_factory=lambda: _plan_for([]))  # of the active ones
 
     def add(self, slot: Slot, parent: Slot, *, rectifies: bool) -> Link:
         """Put a link on trial for the open step."""
@@ -158,12 +145,10 @@ class Links:
         ``rows`` is (slots, NUM_FIELDS), ``hist`` (slots, NUM_BINS), ``packed`` the flags, of all slots of the device.
         """
         unknown: set[Slot] = set()
-        for plan in self._plans:
-            derived = [link for link in plan.links if _follows(link, unknown)]
-            if len(derived) == len(plan.links):
-                plan.fill_in(rows, hist, packed)
-            elif derived:
-                _plan(derived).fill_in(rows, hist, packed)
+        known = [link for link in self._active if _follows(link, unknown)]
+        if known:
+            plan = self._plan if len(known) == len(self._active) else _plan_for(known)
+            plan.fill_in(rows, hist, packed)
         for slot in unknown:
             rows[slot.index], hist[slot.index] = empty_rows(), 0
             packed[slot.fired_bytes] = 0
@@ -183,7 +168,8 @@ class Links:
             else:
                 link.slot.link = None  # may try again, with another parent
         self._on_trial = []
-        self._plans = [_plan(generation) for generation in _generations(self._active)]
+        self._active.sort(key=lambda link: len(_ancestors(link.parent)))
+        self._plan = _plan_for(self._active)
 
     def _can_serve(self, link: Link) -> bool:
         """Tell whether the slot's flags can be had as well; have the parent look for them from now on."""
@@ -194,8 +180,6 @@ class Links:
             return not slot.rectified.numel()  # else another one needs this one measured
         if parent.link is not None and parent.link.is_active:
             return False  # it is not measured, so it cannot tell which units fire
-        if not slot.fired.numel():
-            return True
         if (slot.channel_axis, slot.num_units) != (parent.channel_axis, parent.num_units):
             return False
         if not parent.rectified.numel():
@@ -218,13 +202,5 @@ def _follows(link: Link, unknown: set[Slot]) -> bool:
     if link.is_whole() and link.parent not in unknown:
         return True
     unknown.add(link.slot)
-    link.is_active, link.is_broken = False, True
+    link.is_active = False
     return False
-
-
-def _generations(links: list[Link]) -> list[list[Link]]:
-    """Group links so that each parent's row is complete before those of its heirs are asked for."""
-    generations: dict[int, list[Link]] = {}
-    for link in links:
-        generations.setdefault(len(_ancestors(link.parent)), []).append(link)
-    return [generations[depth] for depth in sorted(generations)]

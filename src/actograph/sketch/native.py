@@ -7,14 +7,19 @@ take (`observe` returns False) is left to the reference.
 from __future__ import annotations
 
 import importlib
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from actograph.layout import bins
 from actograph.layout.layer import FlatRegion, Side
-from actograph.layout.row import NUM_FIELDS, Field
+from actograph.layout.row import NUM_FIELDS, Counts, Floats
+
+Bytes = NDArray[np.uint8]
+Chunks = tuple[NDArray[Any], ...]
 
 
 class _Extension(Protocol):
@@ -22,7 +27,7 @@ class _Extension(Protocol):
 
     NUM_BINS: int
     KEY_LOW: int
-    INF_NEG: int
+    NUM_FIELDS: int
 
     def target(
         self,
@@ -49,6 +54,18 @@ class _Extension(Protocol):
     def observe_flat(
         self, target: object, address: int, kind: int, sizes: tuple[int, ...], strides: tuple[int, ...], /
     ) -> bool: ...
+    def collect(
+        self,
+        values: Chunks,
+        hists: Chunks,
+        flags: Chunks,
+        rows: Floats,
+        hist: Counts,
+        packed: Bytes,
+        step: float,
+        /,
+    ) -> None: ...
+    def derive(self, rows: Floats, hist: Counts, followers: NDArray[np.int64], /) -> None: ...
     def kernels(self) -> list[str]: ...
     def use(self, kernel: str, /) -> str: ...
 
@@ -58,8 +75,8 @@ def _load() -> _Extension | None:
         extension = cast(_Extension, importlib.import_module("actograph.sketch._observe"))
     except ImportError:  # not built: there was no compiler
         return None
-    here = (bins.NUM_BINS, bins.KEY_OFFSET, int(Field.INF_NEG))  # the last field that C writes
-    there = tuple(getattr(extension, name, None) for name in ("NUM_BINS", "KEY_LOW", "INF_NEG"))
+    here = (bins.NUM_BINS, bins.KEY_OFFSET, NUM_FIELDS)
+    there = tuple(getattr(extension, name, None) for name in ("NUM_BINS", "KEY_LOW", "NUM_FIELDS"))
     if here != there:
         raise ImportError(f"_observe was built for another layout: {there}, not {here}; build it again")
     return extension
@@ -150,6 +167,29 @@ def observe_flat(x: Tensor, target: Target) -> bool:
         return EXTENSION.observe_flat(target.handle, x.data_ptr(), kind, x.size(), x.stride())
     except RuntimeError:  # as in `observe`
         return False
+
+
+def collect(
+    values: Chunks, hists: Chunks, flags: Chunks, rows: Floats, hist: Counts, packed: Bytes, step: int
+) -> bool:
+    """Move what a block's chunks hold to ``rows``, ``hist`` and ``packed``, as much as they have room for, and clear it.
+
+    The chunks are of (rows, NUM_FIELDS) float64, (rows, NUM_BINS) int64 and of bool; ``rows`` is (layers, NUM_FIELDS)
+    float64, ``hist`` (layers, NUM_BINS) uint32, ``packed`` has a bit a flag. All contiguous. Rows with a NaN or Inf get
+    ``step`` as the first such step. False, and nothing done, where the extension was not built.
+    """
+    if EXTENSION is None:
+        return False
+    EXTENSION.collect(values, hists, flags, rows, hist, packed, step)
+    return True
+
+
+def derive(rows: Floats, hist: Counts, followers: NDArray[np.int64]) -> bool:
+    """Do what `derived.derive` does; False, and nothing done, where the extension was not built."""
+    if EXTENSION is None:
+        return False
+    EXTENSION.derive(rows, hist, followers)
+    return True
 
 
 def _check(tensor: Tensor, name: str, dtype: torch.dtype, size: int) -> None:
