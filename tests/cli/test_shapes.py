@@ -143,3 +143,16 @@ def test_the_folder_of_the_command_does_not_stay_on_the_path(networks: str) -> N
 def test_importing_the_command_does_not_import_torch() -> None:
     code = "import sys, actograph.cli.shapes; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_width_activation_and_norm_shape_the_built_in_networks() -> None:
+    rows = json.loads(run("simple_cnn", "--width", "2", "--act", "gelu", "--norm", "batch", "--json"))["rows"]
+    assert [row["kind"] for row in rows[:3]] == ["Conv2d", "BatchNorm2d", "GELU"]
+    assert rows[0]["output_shape"] == [1, 16, 14, 14]
+    assert "block3.shortcut.norm" in run("resnet", "--input-size", "3,32,32", columns=140)
+
+
+def test_width_activation_and_norm_are_refused_for_other_networks(networks: str) -> None:
+    for option in (("--width", "2"), ("--act", "relu"), ("--norm", "none")):
+        with pytest.raises(UsageError, match="--width, --act and --norm are for actograph's own networks"):
+            run(f"{networks}:small", *option)

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from actograph.cli.network import Act, NormOption, Width, network_options
 from actograph.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,13 +46,17 @@ def shapes(
         str, typer.Option(help="Shape of one sample, without the batch axis.", metavar="C,H,W")
     ] = "1,28,28",
     classes: Annotated[int | None, typer.Option(help="Number of classes.  [default: 10]")] = None,
+    width: Width = 1.0,
+    act: Act = None,
+    norm: NormOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show each layer's output grid, parameters, multiply-accumulates and memory, and what they mean."""
     from actograph.models import layer_table  # slow: torch
 
     size = parse_input_size(input_size)
-    table = layer_table(load_model(model, size, classes), size)
+    network = load_model(model, size, classes, width=width, **network_options(act, norm))
+    table = layer_table(network, size)
     if as_json:
         typer.echo(json.dumps(table.as_dict(), indent=2))
     else:
@@ -70,18 +75,24 @@ def parse_input_size(text: str) -> Shape:
     return tuple(int(part) for part in parts)
 
 
-def load_model(name: str, input_size: Shape, classes: int | None) -> nn.Module:
+def load_model(
+    name: str, input_size: Shape, classes: int | None, *, width: float = 1.0, **options: str | None
+) -> nn.Module:
     """Build a network of the registry, or import and call ``package.module:callable``."""
     if ":" in name:
+        if width != 1.0 or options:
+            raise UsageError(
+                f"--width, --act and --norm are for actograph's own networks; leave them out for {name}"
+            )
         return _build_foreign(name, input_size, classes)
-    from actograph.models import build_model  # slow: torch
+    from actograph.models import build_for_images  # slow: torch
 
     if len(input_size) != IMAGE_AXES:
         raise UsageError(
             f"--input-size has {len(input_size)} axes; {name} takes images: give channels,height,width"
         )
     num_classes = DEFAULT_CLASSES if classes is None else classes
-    return build_model(name, num_classes, in_channels=input_size[0], size=input_size[1])
+    return build_for_images(name, num_classes, input_size, width, **options)
 
 
 def _build_foreign(name: str, input_size: Shape, classes: int | None) -> nn.Module:

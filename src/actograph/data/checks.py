@@ -5,10 +5,15 @@ No idea where the data comes from; the caller names it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
+
 import torch
 from torch import Tensor
 
 from actograph.errors import UsageError
+
+MAX_BYTES = 2 * 1024**3  # of the float32 images, which are all kept in memory
 
 
 def check_finite(x: Tensor, what: str) -> None:
@@ -40,3 +45,13 @@ def check_batch_size(batch_size: int) -> None:
     """Raise UsageError for a batch size below 1."""
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise UsageError(f"batch_size is {batch_size!r}; give a whole number of at least 1")
+
+
+def check_bytes(samples: int, shape: Sequence[int]) -> None:
+    """Raise UsageError for images (each of ``shape``) that need more than 2 GiB as float32."""
+    size_bytes = samples * prod(shape) * torch.float32.itemsize
+    if size_bytes > MAX_BYTES:
+        raise UsageError(
+            f"{samples} images of {' x '.join(map(str, shape))} need {size_bytes / 1024**3:.1f} GiB of memory, "
+            f"more than {MAX_BYTES / 1024**3:.0f} GiB; give smaller ones, or a loader of your own"
+        )

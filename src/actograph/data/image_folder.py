@@ -16,17 +16,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from actograph.data.checks import check_batch_size, check_finite, check_seed
-from actograph.data.loaders import Loaders, TensorLoader
-from actograph.data.normalization import measure_normalization
-from actograph.data.split import split_stratified
+from actograph.data.assemble import VALID_SHARE, assemble, split_by_class
+from actograph.data.augment import Transform
+from actograph.data.checks import check_batch_size, check_bytes, check_seed
+from actograph.data.loaders import Loaders
 from actograph.errors import UsageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 TRAIN_NAME = "train"
 VALID_NAMES = ("valid", "val")
 LARGEST_DEFAULT_SIZE = 64  # pixels: a first training on a laptop takes minutes, not hours
-MAX_BYTES = 2 * 1024**3  # of the float32 images, which are all kept in memory
 GREY_MODES = ("1", "L")
 RGB_CHANNELS = 3
 DEEP_GREY_WHITE = 65535  # the largest value of a 16-bit grey pixel
@@ -40,7 +39,8 @@ def image_folder(
     size: int | None = None,
     batch_size: int = 64,
     seed: int = 0,
-    valid_share: float = 0.2,
+    valid_share: float = VALID_SHARE,
+    transform: Transform | None = None,
     device: torch.device | str | None = None,
 ) -> Loaders:
     """Load ``PATH/train/<class>/*`` and ``PATH/valid/<class>/*``, or split ``PATH/<class>/*``.
@@ -49,7 +49,8 @@ def image_folder(
     ratio is not kept) to ``size`` x ``size``: by default the median of their shorter sides, at most 64. They
     are grey (one channel) if all are, else RGB; transparent parts become white. Values are float32,
     normalised by mean and std of the training part. Without a valid folder ``valid_share`` of each class, at
-    least one image, is drawn for validation with ``seed``, which shuffles the batches too.
+    least one image, is drawn for validation with ``seed``, which shuffles the batches too. ``transform``
+    changes the batches to train with, see ``augment``.
 
     Raises UsageError that names the file or folder: nothing there, fewer than two classes, a class folder
     without images, an image that cannot be read, a valid class that train does not have, a class of one image
@@ -65,19 +66,15 @@ def image_folder(
     pixels = _read_pixels(listing.files, size)  # (samples, channels, size, size)
     labels = torch.tensor(listing.labels)
     train, valid = _split(listing, labels, valid_share, seed)
-    normalization = measure_normalization(pixels[train])
-    if not any(_varies(pixels[train], channel) for channel in range(pixels.shape[1])):
-        raise UsageError(f"all training images in {path} are one flat colour; there is nothing to learn from")
-    x: Tensor = normalization.apply(pixels).to(device)
-    check_finite(x, str(path))
-    labels = labels.to(device)
-    return Loaders(
-        train=TensorLoader(x[train], labels[train], batch_size, shuffle=True, seed=seed),
-        valid=TensorLoader(x[valid], labels[valid], batch_size),
-        num_classes=len(listing.class_names),
-        class_names=listing.class_names,
-        input_size=tuple(x.shape[1:]),
-        normalization=normalization,
+    return assemble(
+        (pixels[train], labels[train]),
+        (pixels[valid], labels[valid]),
+        listing.class_names,
+        source=str(path),
+        batch_size=batch_size,
+        seed=seed,
+        transform=transform,
+        device=device,
     )
 
 
@@ -163,14 +160,7 @@ def _images(folder: Path) -> list[Path]:
 def _split(listing: _Listing, labels: Tensor, valid_share: float, seed: int) -> tuple[Tensor, Tensor]:
     if listing.num_train is not None:
         return torch.arange(listing.num_train), torch.arange(listing.num_train, len(labels))
-    counts = torch.bincount(labels).tolist()
-    for name, count in zip(listing.class_names, counts, strict=True):
-        if count == 1:
-            raise UsageError(
-                f"class {name!r} has 1 image, too few to split; add images, or make train and valid yourself"
-            )
-    sizes = [min(max(round(count * valid_share), 1), count - 1) for count in counts]
-    return split_stratified(labels, sizes, seed)
+    return split_by_class(labels, listing.class_names, valid_share, seed)
 
 
 def _check_size(size: int | None) -> None:
@@ -179,34 +169,26 @@ def _check_size(size: int | None) -> None:
 
 
 def _default_size(files: Sequence[Path]) -> int:
-    sides = [_opened(file, lambda image: min(image.size)) for file in files]
+    sides = [read_with(file, lambda image: min(image.size)) for file in files]
     return min(int(np.median(sides)), LARGEST_DEFAULT_SIZE)
 
 
 def _read_pixels(files: Sequence[Path], size: int) -> Tensor:
     """Decode all images as uint8 (samples, channels, size, size); 1 channel if all are grey."""
-    _check_bytes(len(files), 1, size)
+    check_bytes(len(files), (1, size, size))
     images, is_grey = [], True
     for file in files:
-        image = _opened(file, lambda opened: _decode(opened, size))
+        image = read_with(file, lambda opened: _decode(opened, size))
         is_grey = is_grey and image.shape[-1] == 1
         images.append(image)
     channels = 1 if is_grey else RGB_CHANNELS
-    _check_bytes(len(files), channels, size)
+    check_bytes(len(files), (channels, size, size))
     stacked = np.stack([np.broadcast_to(image, (size, size, channels)) for image in images])
     return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous()
 
 
-def _check_bytes(samples: int, channels: int, size: int) -> None:
-    size_bytes = samples * channels * size * size * torch.float32.itemsize
-    if size_bytes > MAX_BYTES:
-        raise UsageError(
-            f"{samples} images of {channels} x {size} x {size} need {size_bytes / 1024**3:.1f} GiB of memory, "
-            f"more than {MAX_BYTES / 1024**3:.0f} GiB; give a smaller size, or a loader of your own"
-        )
-
-
-def _opened(file: Path, use: Callable[[Image.Image], T]) -> T:
+def read_with(file: Path, use: Callable[[Image.Image], T]) -> T:
+    """Open a PNG or JPEG and return what ``use`` makes of it; a UsageError names a file that cannot be read."""
     try:
         with Image.open(file, formats=("PNG", "JPEG")) as image:
             return use(image)
@@ -217,13 +199,13 @@ def _opened(file: Path, use: Callable[[Image.Image], T]) -> T:
 
 def _decode(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """Return uint8 (size, size, channels), with one channel if the image is grey whatever its format."""
-    upright = _on_white(ImageOps.exif_transpose(image))
+    upright = on_white(ImageOps.exif_transpose(image))
     pixels = np.asarray(upright.resize((size, size), Image.Resampling.BILINEAR))
     pixels = pixels.reshape(size, size, -1)
     return pixels[:, :, :1] if (pixels == pixels[:, :, :1]).all() else pixels
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def on_white(image: Image.Image) -> Image.Image:
     """Convert to L or RGB; 16-bit grey is scaled down, where Pillow's convert would cut it off at 255."""
     if image.mode.startswith("I"):
         deep = np.asarray(image, dtype=np.float32)  # (height, width)
@@ -232,7 +214,3 @@ def _on_white(image: Image.Image) -> Image.Image:
         clear = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
     return image.convert("L" if image.mode in GREY_MODES else "RGB")
-
-
-def _varies(pixels: Tensor, channel: int) -> bool:
-    return bool(pixels[:, channel].amin() < pixels[:, channel].amax())

@@ -6,14 +6,14 @@ No idea of the network around it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from torch import nn
 
 from actograph.errors import UsageError
+from actograph.models.activations import Activation, build_activation
 
-ActivationFactory: TypeAlias = Callable[[], nn.Module]
 Norm: TypeAlias = Literal["batch"] | None
 
 STRIDE = 2
@@ -24,7 +24,7 @@ def conv_block(
     in_channels: int,
     out_channels: int,
     kernel_size: int = 3,
-    act: ActivationFactory | None = nn.ReLU,
+    act: Activation | None = nn.ReLU,
     norm: Norm = None,
 ) -> nn.Sequential:
     """Build a stride-2 convolution, then the normalisation and the activation that are asked for.
@@ -33,7 +33,7 @@ def conv_block(
     kernel with padding ``kernel_size // 2`` halves the grid, rounded up: 28, 14, 7, 4, 2, 1. The convolution
     has no bias before a batch norm, which would subtract it again. Weights start as torch starts them.
 
-    Raises UsageError for a channel count or kernel below 1, an even kernel, or an unknown ``norm``.
+    Raises UsageError for a channel count or kernel below 1, an even kernel, an unknown ``norm`` or ``act``.
 
     >>> conv_block(1, 8, kernel_size=5)
     Sequential(
@@ -61,20 +61,25 @@ def conv_block(
     return nn.Sequential(layers)
 
 
-def build_activation(act: ActivationFactory) -> nn.Module:
-    """Call the factory; refuse a ready-made module, which every block would then share."""
-    if isinstance(act, nn.Module) or not callable(act):
-        raise UsageError(
-            f"act is {act!r}; give a class or a function that makes a new module, such as nn.ReLU, "
-            "or None for no activation"
-        )
-    return act()
-
-
 def check_count(name: str, value: int) -> None:
     """Refuse what is not a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UsageError(f"{name} is {value!r}; give a whole number of at least 1")
+
+
+def check_counts(name: str, values: Sequence[int]) -> None:
+    """Refuse what is not a list or tuple of whole numbers of at least 1; an empty one is none."""
+    if not isinstance(values, list | tuple):
+        raise UsageError(f"{name} is {values!r}; give a list of whole numbers, such as (16, 32, 64)")
+    for index, value in enumerate(values):
+        check_count(f"{name}[{index}]", value)
+
+
+def check_channels(channels: Sequence[int]) -> None:
+    """Refuse channels that are no counts, and none at all."""
+    check_counts("channels", channels)
+    if not channels:
+        raise UsageError("channels is empty; give the filters of each block, such as (8, 16, 32, 64)")
 
 
 def check_kernel(name: str, value: int) -> None:
