@@ -19,7 +19,7 @@ from actograph.layout.row import Field, empty_rows
 from actograph.runlog.reader import read_run
 from actograph.runlog.schema import RunInfo
 from actograph.runlog.store import RunWriter
-from actograph.runlog.timeline import Bucket
+from actograph.runlog.buckets import Bucket
 
 NUM_LAYERS, NUM_UNITS, NUM_VALUES = 4, 64, 1 << 16  # values of a layer in a step
 TRIAL_STEPS = 10_000

@@ -14,6 +14,7 @@ import pytest
 from actograph.errors import RunInUseError, RunNotFoundError
 from actograph.layout.row import Field
 from actograph.runlog import store
+from actograph.runlog.buckets import merge_buckets
 from actograph.runlog.packing import pack, unpack
 from actograph.runlog.reader import find_runs, read_run
 from actograph.runlog.schema import Cost, RunInfo
@@ -172,6 +173,7 @@ def test_a_killed_process_leaves_what_was_flushed(tmp_path: Path) -> None:
 import os, pathlib, signal
 from actograph.runlog.packing import pack, unpack
 from actograph.runlog.schema import RunInfo
+from actograph.runlog.buckets import merge_buckets
 from actograph.runlog.timeline import Timeline
 from actograph.runlog.store import RunWriter
 writer = RunWriter(pathlib.Path({str(tmp_path)!r}), RunInfo("test"))
@@ -206,7 +208,7 @@ def test_a_layer_takes_at_most_half_a_megabyte_however_long_the_run() -> None:
     source = SyntheticRun([layer("act", "ReLU", 256, RELU)])
     one = source._bucket(0, {"act": np.random.default_rng(0).normal(size=(16, 256))})
     sizes = []
-    timeline = Timeline()
+    timeline = Timeline(merge_buckets)
     for step in range(30_000):
         timeline.append(dataclasses.replace(one, first_step=step, last_step=step, hist=one.hist * 10_000_000))
         if step in (999, 29_999):
@@ -256,3 +258,16 @@ def test_the_first_non_finite_step_of_a_layer_is_exact() -> None:
     view = run.view()
     assert view.first_non_finite("fc") == 123
     assert view.rows[:, 0, Field.NAN].sum() == 2 * (600 - 123)
+
+
+def test_runs_of_the_first_version_can_be_read(tmp_path: Path) -> None:
+    writer = filled(tmp_path, 30)
+    writer.close("finished")
+    with contextlib.closing(sqlite3.connect(tmp_path / "run.db")) as database, database:
+        for table in ("flag_bucket", "parameter", "parameter_bucket"):
+            database.execute(f"DROP TABLE {table}")
+        database.execute("UPDATE info SET value = '1' WHERE key = 'schema'")
+        database.execute("UPDATE layer SET data = json_remove(data, '$.quantity')")
+    assert_same(writer.view(), read_run(tmp_path))
+    assert read_run(tmp_path).gradients.layers == ()
+    assert read_run(tmp_path).parameters.names == []

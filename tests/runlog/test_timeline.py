@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +10,9 @@ from hypothesis import strategies as st
 
 from actograph.layout.bins import NUM_BINS
 from actograph.layout.row import Field, empty_rows
-from actograph.runlog.timeline import Bucket, Timeline, joined, merge_buckets, with_all_layers
+from actograph.runlog.buckets import Bucket, merge_buckets, with_all_layers
+from actograph.runlog.flags import FlagBucket, merge_flags
+from actograph.runlog.timeline import Timeline, joined
 
 
 def bucket(step: int, num_layers: int = 1) -> Bucket:
@@ -24,7 +29,7 @@ def bucket(step: int, num_layers: int = 1) -> Bucket:
 def test_both_views_together_hold_every_step_once_in_order(
     num_steps: int, max_buckets: int, recent: int
 ) -> None:
-    timeline = Timeline(max_buckets, recent)
+    timeline = Timeline(merge_buckets, max_buckets, recent)
     for step in range(num_steps):
         timeline.append(bucket(step))
     assert len(timeline.long) <= max_buckets
@@ -37,7 +42,7 @@ def test_both_views_together_hold_every_step_once_in_order(
 
 
 def test_merged_buckets_hold_what_their_steps_held() -> None:
-    timeline = Timeline(max_buckets=2, recent_steps=1)
+    timeline = Timeline(merge_buckets, max_buckets=2, recent_steps=1)
     for step in range(8):
         timeline.append(bucket(step))
     first, second = timeline.long
@@ -56,7 +61,7 @@ def test_layers_discovered_later_are_empty_before() -> None:
 
 
 def test_what_is_handed_out_makes_up_the_whole() -> None:
-    timeline = Timeline(max_buckets=4, recent_steps=6)
+    timeline = Timeline(merge_buckets, max_buckets=4, recent_steps=6)
     stored: dict[int, Bucket] = {}
     for step in range(50):
         timeline.append(bucket(step))
@@ -71,7 +76,7 @@ def test_what_is_handed_out_makes_up_the_whole() -> None:
 
 
 def test_the_result_does_not_depend_on_when_somebody_looks() -> None:
-    quiet, watched = Timeline(4, 6), Timeline(4, 6)
+    quiet, watched = Timeline(merge_buckets, 4, 6), Timeline(merge_buckets, 4, 6)
     for step in range(41):
         quiet.append(bucket(step))
         watched.append(bucket(step))
@@ -85,4 +90,18 @@ def test_the_result_does_not_depend_on_when_somebody_looks() -> None:
 
 def test_an_odd_number_of_buckets_cannot_merge_in_pairs() -> None:
     with pytest.raises(ValueError, match="max_buckets is 5"):
-        Timeline(max_buckets=5)
+        Timeline(merge_buckets, max_buckets=5)
+
+
+@given(num=st.integers(1, 200), max_buckets=st.sampled_from([2, 4, 8]), recent=st.integers(1, 6))
+def test_buckets_of_several_steps_fill_the_long_view_evenly(num: int, max_buckets: int, recent: int) -> None:
+    def merge(buckets: Sequence[FlagBucket]) -> FlagBucket:
+        assert all(a.last_step + 1 == b.first_step for a, b in itertools.pairwise(buckets))
+        return merge_flags(buckets)
+
+    timeline = Timeline(merge, max_buckets, recent, step_size=10)
+    for first in range(0, 10 * num, 10):
+        timeline.append(FlagBucket(first, first + 9, 10, np.zeros(1, np.uint8)))
+    assert [bucket.num_steps for bucket in timeline.long[:-1]] == [timeline.width] * (len(timeline.long) - 1)
+    assert len(timeline.long) <= max_buckets
+    assert all(bucket.num_steps <= timeline.width for bucket in timeline.long)

@@ -3,6 +3,10 @@
 No idea of steps, files or training. Whether a forward is measured is asked of ``gate`` once, at the outermost forward;
 the hooks themselves stay where they are. They add nothing to a copy of the model: in a deepcopy or a pickle a hook turns
 into a function that does nothing.
+
+The gradient by an output is seen by a hook on that tensor, which goes with the graph. It belongs to the value that the
+module returned, also where a later module changes the tensor in place. A forward that autograd runs inside a backward
+(activation checkpointing) repeats one that was measured: only gradients are taken from it.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,13 +25,17 @@ from actograph.hooks.channels import ChannelAxes
 from actograph.hooks.flat_region import flat_region
 from actograph.hooks.leaves import Select, leaf_modules, tensors_of
 from actograph.hooks.lineage import Kinship, Lineage, kinship
-from actograph.layout.layer import LayerInfo, Side
+from actograph.layout.layer import LayerInfo, Quantity, Side
 from actograph.sketch.block import Block
 from actograph.sketch.links import Slot
 from actograph.sketch.observe import is_measurable, observe_input, observe_output
 
-DERIVE_FROM = 131_072  # values: measuring fewer takes less than filling in a row at the end of the step (some 100 us in all)
+DERIVE_FROM = (
+    4096  # values: measuring fewer takes less than an active link does (they are even at about 2,000)
+)
 MAX_CALLS = 4  # of one module in one forward that are told apart; later ones share "name[4+]"
+
+NO_BACKWARD = -1  # torch's number for "no backward is running"
 
 Gate = Callable[[nn.Module], bool]
 
@@ -44,6 +53,8 @@ class LayerHooks:
         clock: seconds; what the hooks take adds up in ``elapsed_s``.
         derive_from: values in a tensor from which on its row is derived from another where it follows from it (docs/design
             /0003): the row is the same, and smaller ones are measured faster. None: measure all.
+        outputs: False measures no leaf; forwards are noticed all the same.
+        gradients: give each output that requires a gradient a second layer for it.
 
     """
 
@@ -58,6 +69,8 @@ class LayerHooks:
         clock: Callable[[], float] = time.perf_counter,
         *,
         derive_from: int | None = DERIVE_FROM,
+        outputs: bool = True,
+        gradients: bool = False,
     ) -> None:
         self.model = model
         self.block = block
@@ -70,9 +83,10 @@ class LayerHooks:
         self.is_measuring = False
         self.clock = clock
         self.elapsed_s = 0.0  # spent in hooks; whoever reads it resets it
-        self._leaves = [
-            _LeafHook(self, prefix + name, leaf) for name, leaf in leaf_modules(model, select).items()
-        ]
+        self.gradients = gradients
+        self.loss_scale = 1.0  # gradients are divided by it before they are measured
+        leaves = leaf_modules(model, select) if outputs else {}
+        self._leaves = [_LeafHook(self, prefix + name, leaf) for name, leaf in leaves.items()]
         self._handles: list[RemovableHandle] = []
 
     def attach(self) -> None:
@@ -92,6 +106,11 @@ class LayerHooks:
         self._handles = []
         self.depth, self.is_measuring = 0, False
         self.forget_tensors()
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether the hooks are registered."""
+        return bool(self._handles)
 
     def __enter__(self) -> LayerHooks:
         self.attach()
@@ -113,7 +132,20 @@ class LayerHooks:
         # traced as the constant True: no graph break, and nothing is recorded
         if torch.compiler.is_compiling():
             return False
-        return self.is_measuring if self.depth else self.gate(self.model)
+        return self.is_measuring if self.depth else self.may_measure()
+
+    def may_measure(self) -> bool:
+        """Ask the gate, but for a forward that repeats another."""
+        return not is_in_backward() and self.gate(self.model)
+
+    def repeats_now(self) -> bool:
+        """Tell whether the leaf that is being called repeats, for its gradients, a forward that was to be measured."""
+        return not torch.compiler.is_compiling() and is_in_backward() and self.gate(self.model)
+
+
+def is_in_backward() -> bool:
+    """Tell whether autograd is running a backward on this thread."""
+    return torch._C._current_graph_task_id() != NO_BACKWARD
 
 
 class _VanishingHook:
@@ -146,7 +178,7 @@ class _Enter(_VanishingHook):
         if hooks.depth == 0:
             hooks.forward_number += 1
             hooks.forget_tensors()
-            hooks.is_measuring = hooks.gate(module)
+            hooks.is_measuring = hooks.may_measure()
         hooks.depth += 1
 
 
@@ -168,7 +200,9 @@ class _Leave(_VanishingHook):
 class _LeafHook(_VanishingHook):
     """Measures one module's outputs; knows its slots by call index and path."""
 
-    __slots__ = ("_call", "_forward_number", "_kin", "_name", "_slots", "flat", "hooks", "module")
+    __slots__ = (
+        "_call", "_forward_number", "_gradient_hooks", "_infos", "_kin", "_name", "_slots", "flat", "hooks", "module",
+    )  # fmt: skip
 
     def __init__(self, hooks: LayerHooks, name: str, module: nn.Module) -> None:
         self.hooks = hooks
@@ -177,6 +211,8 @@ class _LeafHook(_VanishingHook):
         self._kin = kinship(module)
         self._name = name
         self._slots: dict[tuple[int, str], Slot] = {}
+        self._infos: dict[tuple[int, str], LayerInfo] = {}
+        self._gradient_hooks: dict[tuple[int, str], _GradientHook] = {}
         self._call = 0
         self._forward_number = -1
 
@@ -190,6 +226,9 @@ class _LeafHook(_VanishingHook):
     def __call__(self, module: nn.Module, args: tuple[object, ...], output: object) -> None:
         hooks = self.hooks
         if not hooks.measures_now():
+            if hooks.gradients and hooks.repeats_now():
+                for path, tensor in tensors_of(output):
+                    self._watch_gradient(self._peek_call(), path, tensor)
             return
         start_s = hooks.clock()
         call = self._next_call()
@@ -236,6 +275,22 @@ class _LeafHook(_VanishingHook):
             if kin is not Kinship.UNKNOWN and next(iter(self.module._forward_hooks.values())) is not self:
                 kin = Kinship.UNKNOWN  # another hook came first and may have replaced the output
             lineage.observe(output, args, kin, slot)
+        if self.hooks.gradients:
+            self._watch_gradient(call, path, output)
+
+    def _watch_gradient(self, call: int, path: str, output: Tensor) -> None:
+        """Measure the gradient by an output when it comes; a leaf of the graph (a parameter) would keep the hook."""
+        if output.is_leaf:
+            return
+        hook = self._gradient_hooks.get((call, path))
+        if hook is None:
+            info = self._infos.get((call, path))
+            if info is None:  # its first forward was not measured
+                return
+            slot = self.hooks.block.add(output.device, None, info.channel_axis, info.num_units)
+            hook = self._gradient_hooks[call, path] = _GradientHook(self.hooks, slot)
+            self.hooks.on_layer(replace(info, flat=None, quantity=Quantity.GRADIENT))
+        output.register_hook(hook)  # type: ignore[no-untyped-call]
 
     def _add_slot(self, call: int, path: str, args: tuple[object, ...], output: Tensor) -> Slot:
         axis = self.hooks.axes.find(self.module, args, output)
@@ -251,8 +306,31 @@ class _LeafHook(_VanishingHook):
         )
         slot = self.hooks.block.add(output.device, info.flat, axis, info.num_units)
         self._slots[call, path] = slot
+        self._infos[call, path] = info
         self.hooks.on_layer(info)
         return slot
+
+
+class _GradientHook(_VanishingHook):
+    """Measures the gradient by one module's output, divided by the loss scale."""
+
+    __slots__ = ("hooks", "slot")
+
+    def __init__(self, hooks: LayerHooks, slot: Slot) -> None:
+        self.hooks = hooks
+        self.slot = slot
+
+    def __call__(self, gradient: object) -> None:
+        hooks = self.hooks
+        if not hooks.is_attached or not isinstance(gradient, Tensor) or not is_measurable(gradient):
+            return
+        start_s = hooks.clock()
+        if hooks.loss_scale != 1.0:
+            # in float32 at least: what was scaled to be seen in float16 would underflow there
+            wide = torch.promote_types(gradient.dtype, torch.float32)
+            gradient = gradient.detach().to(wide) / hooks.loss_scale
+        observe_output(gradient, self.slot)
+        hooks.elapsed_s += hooks.clock() - start_s
 
 
 class _InputHook(_VanishingHook):

@@ -12,6 +12,13 @@ from typing import Any
 FLAT_SLOPE = 0.05  # |f'(x)| below this is flat: a gradient through it keeps less than a twentieth
 
 
+class Quantity(enum.StrEnum):
+    """What of a layer a row describes."""
+
+    ACTIVATION = "activation"  # its output
+    GRADIENT = "gradient"  # of the loss, by its output
+
+
 class Side(enum.StrEnum):
     """Where a flat region is looked for."""
 
@@ -55,7 +62,7 @@ class FlatRegion:
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """One recorded tensor: a leaf module's output at one call index.
+    """One recorded tensor: a leaf module's output at one call index, or the loss's gradient by it.
 
     ``name`` is the qualified module name, with ``[k]`` for the k-th further call in one forward (``[4+]`` holds all
     calls beyond four) and ``:path`` for a member of a nested output. ``shape`` is that of the first output seen, batch
@@ -70,6 +77,7 @@ class LayerInfo:
     num_units: int
     flat: FlatRegion | None = None
     num_parameters: int = 0
+    quantity: Quantity = Quantity.ACTIVATION
 
     @property
     def num_flags(self) -> int:
@@ -86,6 +94,7 @@ class LayerInfo:
             "channel_axis": self.channel_axis,
             "num_units": self.num_units,
             "num_parameters": self.num_parameters,
+            "quantity": self.quantity.value,
         }
         if self.flat is not None:
             data["flat"] = self.flat.to_json()
@@ -93,7 +102,7 @@ class LayerInfo:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> LayerInfo:
-        """Undo `to_json`."""
+        """Undo `to_json`; runs of before there were gradients hold activations."""
         flat = data.get("flat")
         return cls(
             name=data["name"],
@@ -104,4 +113,5 @@ class LayerInfo:
             num_units=data["num_units"],
             num_parameters=data["num_parameters"],
             flat=None if flat is None else FlatRegion.from_json(flat),
+            quantity=Quantity(data.get("quantity", Quantity.ACTIVATION)),
         )

@@ -66,6 +66,12 @@ class Pacer:
         """Return what recording has cost so far."""
         return Cost(self.recorder_s, self.elapsed_s, self.steps_seen, self.steps_recorded, self.budget)
 
+    def take_up(self, cost: Cost) -> None:
+        """Count on from what recording had cost; the pace is found anew."""
+        self.recorder_s, self.elapsed_s = cost.recorder_s, cost.elapsed_s
+        self.steps_seen, self.steps_recorded = cost.steps_seen, cost.steps_recorded
+        self._next_step = self.steps_seen
+
     def _interval(self) -> int:
         if self.budget is None or math.isnan(self._cost_s):
             return 1

@@ -1,14 +1,16 @@
 """`Recording`: hooks, optimizer and run log joined. The one object through which every driver records.
 
-No idea of who drives: our Learner's callback, `watch` in a hand-written loop, or an observed script. Six methods are all a
-driver needs: `attach`, `optimizer`, `phase`, `loss`, `step`, `close`. A step ends when the first optimizer given has
-stepped; micro-batches before that merge into it. Steps count from 0 over the life of the recording.
+No idea of who drives: our Learner's callback, `watch` in a hand-written loop, or an observed script. Seven methods are all
+a driver needs: `attach`, `optimizer`, `phase`, `loss`, `gradients`, `step`, `close`. A step ends when the first optimizer
+given has stepped; micro-batches before that merge into it. Steps count from 0 over the life of the recording.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,15 +23,17 @@ from actograph.errors import UsageError
 from actograph.hooks.layer_hooks import LayerHooks
 from actograph.hooks.leaves import Select
 from actograph.layout.layer import LayerInfo
+from actograph.recording.order import LayerOrder
 from actograph.recording.pacing import Pacer
+from actograph.recording.parameters import ParameterRecorder
+from actograph.runlog.buckets import Bucket
 from actograph.runlog.store import RunWriter
-from actograph.runlog.timeline import Bucket
 from actograph.runlog.view import RunView
 from actograph.sketch.block import Block
 from actograph.train.momentum import momentum_of
+from actograph.train.waiting import MAX_WAITING, Waiting
 
 TRAIN = "train"
-DRAIN_STEPS = 64  # losses wait on their device for so many steps, then come to the host together
 LOSS = "loss"
 
 
@@ -41,6 +45,8 @@ class Recording:
         select: which layers to record; None means all leaves.
         budget: share of the step time that recording may take; None records every step.
         clock: seconds, for tests.
+        layers: whether to record the layers' outputs.
+        grad: whether to record the gradients by these outputs too.
 
     """
 
@@ -50,22 +56,32 @@ class Recording:
         select: Select | None = None,
         budget: float | None = 0.03,
         clock: Callable[[], float] = time.perf_counter,
+        *,
+        layers: bool = True,
+        grad: bool = False,
     ) -> None:
         self._writer = writer
         self._select = select
         self._pacer = Pacer(budget)
         self._clock = clock
         self._block = Block()
+        self._order = LayerOrder()
         self._hooks: dict[int, LayerHooks] = {}  # by id of the model, which the hooks keep alive
+        self._layers = layers
+        self._grad = grad
         self._optimizers: list[torch.optim.Optimizer] = []
-        self._handles: list[RemovableHandle] = []
+        self._handles: dict[torch.optim.Optimizer, list[RemovableHandle]] = {}
+        self._parameters = ParameterRecorder(writer)
+        self._parameters_s = 0.0  # what measuring parameters took in the open step
         self._phase: str | None = None
+        self._loss_scale = 1.0
         self._step = 0
         self._step_began_s: float | None = None  # when the first forward of the open step began
         self._losses: list[Tensor | float] = []  # of the open step's micro-batches
-        self._waiting: list[tuple[int, Tensor]] = []  # losses of ended steps, still on their device
+        self._waiting = Waiting[int]()  # losses of ended steps, by step
+        self._num_waiting = 0  # numbers of steps that wait on a device
 
-    # The six methods of a driver
+    # The seven methods of a driver
 
     def attach(self, model: nn.Module) -> None:
         """Record the model's layers from its next forward on; a model known already is taken up again."""
@@ -73,18 +89,34 @@ class Recording:
         if hooks is None:
             prefix = f"{type(model).__name__.lower()}{len(self._hooks)}." if self._hooks else ""
             hooks = LayerHooks(
-                model, self._block, self._add_layer, self._gate, self._select, prefix, self._clock
-            )
+                model, self._block, self._add_layer, self._gate, self._select, prefix, self._clock,
+                outputs=self._layers, gradients=self._grad,
+            )  # fmt: skip
             self._hooks[id(model)] = hooks
+            self._parameters.add_model(model, prefix)
         hooks.attach()
         self._writer.reopen()
 
-    def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """Record the optimizer's rate and momentum; the first optimizer given ends the steps."""
+    def optimizer(self, optimizer: torch.optim.Optimizer, *, gradients: bool = False) -> None:
+        """Record the optimizer's rate and momentum, and with ``gradients`` also the gradients, weights and updates.
+
+        The first optimizer given ends the steps. Given again it is taken up anew.
+        """
         if optimizer not in self._optimizers:
             self._optimizers.append(optimizer)
-        if optimizer is self._optimizers[0] and not self._handles:
-            self._handles = [optimizer.register_step_post_hook(self._after_optimizer_step)]
+        index = self._optimizers.index(optimizer)
+        if gradients:
+            self._parameters.add_optimizer(optimizer, _suffix(index, 0))
+        else:
+            self._parameters.discard(optimizer)
+        for handle in self._handles.pop(optimizer, ()):
+            handle.remove()
+        handles = self._handles[optimizer] = []
+        if gradients:
+            handles.append(optimizer.register_step_pre_hook(self._begin_update))
+            handles.append(optimizer.register_step_post_hook(self._end_update))
+        if index == 0:
+            handles.append(optimizer.register_step_post_hook(self._after_optimizer_step))
 
     def phase(self, name: str | None, **details: Any) -> None:
         """Say what follows: "train", "valid", or None when not known (then a model in training mode is recorded)."""
@@ -97,6 +129,16 @@ class Recording:
         if isinstance(value, Tensor) and value.device.type == "cpu":
             value = value.item()  # no sync: it is on the host
         self._losses.append(value.detach() if isinstance(value, Tensor) else value)
+
+    def gradients(self) -> None:
+        """Say that the gradients of the open step are complete, unscaled and not clipped.
+
+        Where nobody says so they are measured when the optimizer begins, and the clip ratio is not known.
+        """
+        if self._pacer.records_now:
+            began_s = self._clock()
+            self._parameters.measure_gradients()
+            self._parameters_s += self._clock() - began_s
 
     def step(self, **scalars: float) -> None:
         """Note scalars; in a training loop without an optimizer given, this ends the step as well.
@@ -113,11 +155,15 @@ class Recording:
         """Take all hooks off and store the rest. ``status`` is finished, stopped, interrupted or failed."""
         for hooks in self._hooks.values():
             hooks.detach()
-        for handle in self._handles:
+        for handle in itertools.chain(*self._handles.values()):
             handle.remove()
-        self._handles = []
+        self._handles = {}
+        if any(not math.isfinite(loss) for loss in self._losses):
+            self._end_step()  # a NaN ended the training before the optimizer could end the step: it is what there is to see
         self._losses = []
         self._drain()
+        for optimizer in self._optimizers:
+            self._parameters.discard(optimizer)  # lets go of its copy of the weights
         self._note_cost()
         self._writer.close(status)
 
@@ -129,6 +175,17 @@ class Recording:
         return self._writer.directory
 
     @property
+    def loss_scale(self) -> float:
+        """What the loss is multiplied with before its backward; gradients by outputs are divided by it."""
+        return self._loss_scale
+
+    @loss_scale.setter
+    def loss_scale(self, scale: float) -> None:
+        self._loss_scale = scale
+        for hooks in self._hooks.values():
+            hooks.loss_scale = scale
+
+    @property
     def num_steps(self) -> int:
         """Steps ended so far."""
         return self._step
@@ -138,6 +195,33 @@ class Recording:
         self._drain()
         self._note_cost()
         return self._writer.view()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the whole run, and where it stands between two steps; ``run`` is None where storing it has failed."""
+        self._drain()
+        self._note_cost()
+        data = self._writer.backup()
+        run = None if data is None else torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        return {"step": self._step, "run": run}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on, in this recording's own run, from what `state_dict` returned; only before the first forward.
+
+        Raises UsageError where other parameters were recorded than will be.
+        """
+        assert not self._order.num_layers, "layers were recorded already"
+        self._step = state["step"]
+        info = self._writer.info
+        self._writer.info = replace(info, config={**info.config, "resumed_at_step": self._step})
+        if state["run"] is None:
+            return
+        parameters = list(self._writer.parameters)
+        self._writer.restore(state["run"].numpy().tobytes())
+        if self._writer.parameters != parameters:
+            raise UsageError(
+                "the checkpoint's run has other parameters: record the gradients of the same optimizer"
+            )
+        self._pacer.take_up(self._writer.info.cost)
 
     def __enter__(self) -> Recording:
         return self
@@ -158,7 +242,24 @@ class Recording:
         return self._pacer.records_now
 
     def _add_layer(self, layer: LayerInfo) -> None:
-        self._writer.add_layer(layer)
+        if self._order.add(layer, self._writer.layers):
+            self._writer.add_layer(layer)
+
+    def _begin_update(
+        self, optimizer: torch.optim.Optimizer, args: Sequence[object], kwargs: Mapping[str, object]
+    ) -> None:
+        if self._pacer.records_now:
+            began_s = self._clock()
+            has_closure = kwargs.get("closure", args[1] if len(args) > 1 else None) is not None
+            self._parameters.begin_update(optimizer, has_gradients=not has_closure)
+            self._parameters_s += self._clock() - began_s
+
+    def _end_update(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        if self._pacer.records_now:
+            began_s = self._clock()
+            self._parameters.end_update(optimizer, self._step)
+            self._num_waiting += 1
+            self._parameters_s += self._clock() - began_s
 
     def _after_optimizer_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         self._end_step()
@@ -166,12 +267,16 @@ class Recording:
     def _end_step(self) -> None:
         began_s = self._clock()
         if self._pacer.records_now and self._step_began_s is not None and self._block.num_layers:
-            rows, hist, fired = self._block.take(self._step)
+            rows, hist, fired = self._order.apply(*self._block.take(self._step), self._writer.layers)
             self._writer.add_block(Bucket(self._step, self._step, 1, rows, hist, fired))
         self._note_rates()
         self._note_loss()
         measured_s = self._clock()
-        self._writer.flush_if_due()
+        if self._writer.is_flush_due:
+            self._drain()
+            self._writer.flush()
+        elif self._num_waiting >= MAX_WAITING:
+            self._drain()
         now_s = self._clock()
         elapsed_s = now_s - (began_s if self._step_began_s is None else self._step_began_s)
         self._pacer.end_step(elapsed_s, measured_s - began_s + self._take_hook_time(), now_s - measured_s)
@@ -179,7 +284,7 @@ class Recording:
         self._step += 1
 
     def _take_hook_time(self) -> float:
-        total_s = 0.0
+        total_s, self._parameters_s = self._parameters_s, 0.0
         for hooks in self._hooks.values():
             total_s += hooks.elapsed_s
             hooks.elapsed_s = 0.0
@@ -188,8 +293,7 @@ class Recording:
     def _note_rates(self) -> None:
         for optimizer_index, optimizer in enumerate(self._optimizers):
             for group_index, group in enumerate(optimizer.param_groups):
-                suffix = f".{group_index}" if group_index else ""
-                suffix = f"@{optimizer_index}{suffix}" if optimizer_index else suffix
+                suffix = _suffix(optimizer_index, group_index)
                 self._writer.add_scalar(f"lr{suffix}", self._step, float(group["lr"]))
                 momentum = momentum_of(group)
                 if momentum is not None:
@@ -201,26 +305,27 @@ class Recording:
         on_device = [value for value in losses if isinstance(value, Tensor)]
         if on_device:
             mean = torch.stack([torch.as_tensor(value).to(on_device[0]) for value in losses]).mean()
-            self._waiting.append((self._step, mean))
+            self._waiting.add(self._step, mean)
+            self._num_waiting += 1
         elif losses:
-            self._drain()
+            if self._waiting:
+                self._drain()  # scalars come in the order of steps
             self._writer.add_scalar(LOSS, self._step, float(sum(losses) / len(losses)))
-        if len(self._waiting) >= DRAIN_STEPS:
-            self._drain()
 
     def _drain(self) -> None:
-        if not self._waiting:
-            return
-        steps = [step for step, _ in self._waiting]
-        values = torch.stack(
-            [value for _, value in self._waiting]
-        ).tolist()  # sync: once in DRAIN_STEPS steps
-        self._waiting = []
-        for step, value in zip(steps, values, strict=True):
-            self._writer.add_scalar(LOSS, step, value)
+        """Store what waits on a device."""
+        for step, (value,) in self._waiting.take():
+            self._writer.add_scalar(LOSS, step, float(value))
+        self._parameters.drain()
+        self._num_waiting = 0
 
     def _note_cost(self) -> None:
         self._writer.info = replace(self._writer.info, cost=self._pacer.cost())
+
+
+def _suffix(optimizer: int, group: int) -> str:
+    """Return what tells a scalar of this optimizer and parameter group from those of the first."""
+    return (f"@{optimizer}" if optimizer else "") + (f".{group}" if group else "")
 
 
 def status_after(kind: type[BaseException] | None) -> str:

@@ -5,6 +5,7 @@ No idea of hooks, rows or files.
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import re
@@ -20,7 +21,7 @@ from actograph.errors import RunInUseError
 from actograph.hooks.leaves import Select
 from actograph.recording.pacing import check_budget
 from actograph.recording.recording import Recording, check_unattached
-from actograph.runlog.schema import RUNS, RunInfo
+from actograph.runlog.schema import DATABASE, RUNS, RunInfo
 from actograph.runlog.store import RunWriter
 from actograph.train.device import device_of
 
@@ -35,8 +36,14 @@ def watch(
     name: str | None = None,
     select: Select | None = None,
     budget: float | None = 0.03,
+    grad: bool = False,
+    gradients: bool = False,
 ) -> Recording:
     """Record the model's layers at every optimizer step until the returned recording is closed.
+
+    Gradients are as the optimizer finds them. If you clip them or undo a loss scale yourself, call `Recording.gradients`
+    where they are complete, unscaled and not clipped; that also gives the clip ratio. With a loss scale, set
+    `Recording.loss_scale` as well, so that ``grad`` is measured without it.
 
     Args:
         model: any module; its leaf modules are recorded.
@@ -45,6 +52,8 @@ def watch(
         name: what to call the run; the model's class when None.
         select: which layers: a pattern on names, a module class, a predicate (name, module), or a list of these.
         budget: share of the step time that recording may take; steps are thinned evenly to keep it. None: every step.
+        grad: whether to record the gradients by the layers' outputs too.
+        gradients: whether to record the optimizer's parameters: their gradients, weights and updates.
 
     Raises:
         UsageError: the folder holds a run already, or ``select`` matches no layer.
@@ -65,13 +74,13 @@ def watch(
     check_unattached(model)
     check_budget(budget)
     writer = new_run(name or type(model).__name__.lower(), out, device=str(device_of(model)))
-    recording = Recording(writer, select=select, budget=budget)
+    recording = Recording(writer, select=select, budget=budget, grad=grad)
     try:
         recording.attach(model)
     except Exception:
         writer.discard()
         raise
-    recording.optimizer(optimizer)
+    recording.optimizer(optimizer, gradients=gradients)
     return recording
 
 
@@ -93,6 +102,15 @@ def new_run(
     if out is not None:
         return RunWriter(Path(out), info)
     return _in_fresh_directory(f"{now:%Y%m%d-%H%M%S}-{_file_name(name)}", info)
+
+
+def free_directory(out: str | Path | None) -> str | Path | None:
+    """Return ``out`` for a run that goes on from a checkpoint; where it holds one already, ``out-2``, ``out-3``, ..."""
+    if out is None or out == MEMORY:
+        return out
+    path = Path(out)
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(free for free in itertools.chain([path], numbered) if not (free / DATABASE).exists())
 
 
 def _in_fresh_directory(stem: str, info: RunInfo) -> RunWriter:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from actograph.layout.bins import NUM_BINS
+from actograph.layout.parameter import NUM_PARAMETER_FIELDS
 from actograph.layout.row import NUM_FIELDS, Counts, Floats
-from actograph.runlog.timeline import Bucket
+from actograph.runlog.buckets import Bucket, ParameterBucket
 
 FAST = 1  # zlib level: histograms shrink about fivefold at any level, and this one costs least
 ROW_TYPE = np.dtype("<f8")
@@ -46,3 +47,14 @@ def unpack(
     rows: Floats = np.frombuffer(data, ROW_TYPE, num_rows).reshape(num_layers, NUM_FIELDS)
     hist: Counts = np.frombuffer(data, COUNT_TYPES[kind], num_counts, split).reshape(num_layers, NUM_BINS)
     return Bucket(*steps, rows, hist, np.frombuffer(data[end:], np.uint8))
+
+
+def pack_parameters(bucket: ParameterBucket) -> bytes:
+    """Return the bucket's rows as bytes; they are few, so they are never compressed."""
+    return bucket.rows.astype(ROW_TYPE, copy=False).tobytes()
+
+
+def unpack_parameters(steps: tuple[int, int, int], data: bytes) -> ParameterBucket:
+    """Undo `pack_parameters`; ``steps`` as for `unpack`. Raises ValueError for bytes that do not fit."""
+    rows: Floats = np.frombuffer(data, ROW_TYPE).reshape(-1, NUM_PARAMETER_FIELDS)
+    return ParameterBucket(*steps, rows)

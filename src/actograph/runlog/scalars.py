@@ -89,6 +89,15 @@ class ScalarTrack:
         self._num_stored, self._num_new = len(self.buckets), 0
         return buckets, exact
 
+    def take_up(self, buckets: Sequence[ScalarBucket], exact: Sequence[tuple[int, float]]) -> None:
+        """Go on from both views of another track of the same bounds, which are stored as they are."""
+        end = buckets[-1].last_step if buckets else -1
+        self.buckets = list(buckets)
+        self.exact = deque(exact, maxlen=self.exact.maxlen)
+        self.width = buckets[0].num_steps if buckets else 1  # the first bucket is always full
+        self._waiting = [point for point in exact if point[0] > end]
+        self._num_stored, self._num_new = len(buckets), 0
+
     def _absorb(self) -> None:
         """Take the waiting values into the buckets."""
         points, self._waiting = self._waiting, []

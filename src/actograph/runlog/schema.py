@@ -1,7 +1,7 @@
 """What a run holds and how it lies in ``run.db``.
 
-No idea of who measures or who reads. All tables are bounded but ``layer`` (one row a layer) and ``event`` (a few rows
-an epoch).
+No idea of who measures or who reads. All tables are bounded but ``layer`` and ``parameter`` (one row each) and ``event``
+(a few rows an epoch).
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+FIRST_WITH_PARAMETERS = 2  # version 1 had neither parameters nor flags of wide layers apart
 DATABASE = "run.db"
 RUNS = Path("runs")  # where runs are written and looked for unless told otherwise
 
@@ -23,6 +24,15 @@ CREATE TABLE bucket (                                                           
     is_compressed INTEGER NOT NULL, num_layers INTEGER NOT NULL, kind TEXT NOT NULL, -- see packing
     data BLOB NOT NULL,
     PRIMARY KEY (phase, view, position));
+CREATE TABLE flag_bucket (                                                           -- unit flags of wide layers
+    layer INTEGER, view TEXT, position INTEGER,
+    first_step INTEGER NOT NULL, last_step INTEGER NOT NULL, num_steps INTEGER NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (layer, view, position));
+CREATE TABLE parameter (position INTEGER PRIMARY KEY, data TEXT NOT NULL);           -- JSON of ParameterInfo
+CREATE TABLE parameter_bucket (
+    view TEXT, position INTEGER,
+    first_step INTEGER NOT NULL, last_step INTEGER NOT NULL, num_steps INTEGER NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (view, position));
 CREATE TABLE scalar (phase TEXT, name TEXT, step INTEGER, value REAL,                -- the last steps, exact; NaN is NULL
     PRIMARY KEY (phase, name, step)) WITHOUT ROWID;
 CREATE TABLE scalar_bucket (                                                         -- all steps, coarser with age

@@ -13,19 +13,25 @@ import sqlite3
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from actograph.errors import RunInUseError
-from actograph.layout.layer import LayerInfo
+from actograph.layout.layer import LayerInfo, Quantity
+from actograph.layout.parameter import ParameterInfo
+from actograph.layout.row import Floats
 from actograph.runlog import schema
-from actograph.runlog.packing import pack
+from actograph.runlog.backup import database_bytes, open_bytes, read_backup
+from actograph.runlog.buckets import Bucket, ParameterBucket, merge_buckets, merge_parameter_buckets
+from actograph.runlog.flags import FlagTracks, WideFlags
+from actograph.runlog.packing import pack, pack_parameters
+from actograph.runlog.parameters import ParameterView
 from actograph.runlog.scalars import ScalarSeries, ScalarTrack
 from actograph.runlog.schema import Event, RunInfo
-from actograph.runlog.timeline import Bucket, Timeline, joined
-from actograph.runlog.view import RunView
+from actograph.runlog.timeline import S, Timeline
+from actograph.runlog.view import RunView, split_quantities
 
 FLUSH_INTERVAL_S = 1.0
 CHECKPOINT_PAGES = 16_384  # of 4 KiB: a checkpoint waits for the disk, so it comes seldom before the end
@@ -43,10 +49,14 @@ class RunWriter:
         self.directory = directory
         self.info = info
         self.layers: list[LayerInfo] = []
-        self._timelines: defaultdict[str, Timeline] = defaultdict(Timeline)
+        self.parameters: list[ParameterInfo] = []
+        self._timelines: defaultdict[str, Timeline[Bucket]] = defaultdict(lambda: Timeline(merge_buckets))
+        self._flags = FlagTracks()
+        self._parameter_timeline = Timeline(merge_parameter_buckets)
         self._tracks: defaultdict[tuple[str, str], ScalarTrack] = defaultdict(ScalarTrack)
         self._events: list[Event] = []
         self._num_stored_layers = 0
+        self._num_stored_parameters = 0
         self._num_stored_events = 0
         self._has_given_up = False
         self._clock = clock
@@ -58,10 +68,19 @@ class RunWriter:
     def add_layer(self, layer: LayerInfo) -> None:
         """Append a layer; its rows stand at its position in every later block."""
         self.layers.append(layer)
+        self._flags.add_layer(layer)
+
+    def add_parameter(self, parameter: ParameterInfo) -> None:
+        """Append a parameter; its row stands at its position in all later rows."""
+        self.parameters.append(parameter)
 
     def add_block(self, bucket: Bucket, phase: str = "train") -> None:
         """Append all layers' rows at one step (``num_steps`` 1)."""
-        self._timelines[phase].append(bucket)
+        self._timelines[phase].append(self._flags.take_from(bucket))
+
+    def add_parameter_rows(self, step: int, rows: Floats) -> None:
+        """Append all parameters' rows (parameters, NUM_PARAMETER_FIELDS) at a step."""
+        self._parameter_timeline.append(ParameterBucket(step, step, 1, rows))
 
     def add_scalar(self, name: str, step: int, value: float, phase: str = "train") -> None:
         """Append a scalar's value at a step."""
@@ -71,9 +90,14 @@ class RunWriter:
         """Append an event; ``data`` must be plain JSON data."""
         self._events.append(Event(step, kind, data))
 
+    @property
+    def is_flush_due(self) -> bool:
+        """Whether the interval has passed since what is new was stored."""
+        return self._clock() >= self._next_flush_s
+
     def flush_if_due(self) -> None:
         """Store what is new when the interval has passed."""
-        if self._clock() >= self._next_flush_s:
+        if self.is_flush_due:
             self.flush()
 
     def flush(self, *, is_last: bool = False) -> None:
@@ -89,7 +113,10 @@ class RunWriter:
                 for (phase, name), track in self._tracks.items():
                     _store_track(transaction, phase, name, track)
                 for phase, timeline in self._timelines.items():
-                    _store_timeline(transaction, phase, timeline, is_last=is_last)
+                    _store_buckets(transaction, phase, timeline, is_last=is_last)
+                self._store_flags(transaction)
+                if self.parameters:
+                    self._store_parameters(transaction, is_last=is_last)
         except sqlite3.Error as error:  # a full disk, a folder that is gone: never the training's problem
             self._give_up(error)
 
@@ -97,6 +124,8 @@ class RunWriter:
         """Store the rest, note how the run ended, and leave one plain file. A closed run can be taken up again."""
         self.info = replace(self.info, status=status)
         self.flush(is_last=True)
+        if self.directory is None:
+            return
         if self._database is not None and os.getpid() == self._pid:
             with contextlib.suppress(
                 sqlite3.Error
@@ -105,6 +134,53 @@ class RunWriter:
                 self._database.execute("PRAGMA journal_mode=DELETE")
             self._database.close()
         self._database = None
+
+    def backup(self) -> bytes | None:
+        """Return the whole run, as it is now, as the bytes of a ``run.db``; None when storing it has failed.
+
+        A run in memory has a database from then on, in memory as well.
+        """
+        if self.directory is None and self._database is None:
+            self._database = _create_in_memory()
+        self.flush(is_last=True)
+        if self._has_given_up:
+            return None
+        if self._database is not None:
+            return database_bytes(self._database)
+        assert self.directory is not None
+        with contextlib.closing(sqlite3.connect(self.directory / schema.DATABASE)) as closed:
+            return database_bytes(closed)
+
+    def restore(self, data: bytes) -> None:
+        """Hold the run that `backup` returned in place of what there is; ``info`` stays, but for what recording has cost."""
+        connection = open_bytes(data)
+        saved = read_backup(connection)
+        self.info = replace(self.info, cost=saved.cost)
+        self.layers, self.parameters, self._events = [], saved.parameters, saved.events
+        self._flags = FlagTracks()
+        for layer in saved.layers:
+            self.add_layer(layer)
+        for position, views in saved.flags.items():
+            self._flags.tracks[position].take_up(*views)
+        self._timelines.clear()
+        for phase, buckets in saved.buckets.items():
+            self._timelines[phase].take_up(*buckets)
+        self._parameter_timeline.take_up(*saved.parameter_buckets)
+        self._tracks.clear()
+        for key, values in saved.scalars.items():
+            self._tracks[key].take_up(*values)
+        self._num_stored_layers, self._num_stored_parameters = len(self.layers), len(self.parameters)
+        self._num_stored_events = len(self._events)
+        self._replace_database(connection)
+
+    def _replace_database(self, connection: sqlite3.Connection) -> None:
+        if self.directory is None:
+            self._database = connection
+            return
+        if self._database is not None:
+            connection.backup(self._database)
+            _set_pragmas(self._database)
+        connection.close()
 
     def reopen(self) -> None:
         """Go on with a run that was closed; does nothing while it is open."""
@@ -134,13 +210,20 @@ class RunWriter:
 
     def view(self) -> RunView:
         """Return the run as it is now, equal to what `read_run` gives after a flush."""
-        timeline = self._timelines["train"]
+        parts = split_quantities(self.layers, self._timelines["train"].joined())
+        tracks = self._flags.tracks.items()
         return RunView(
-            info=self.info,
-            layers=tuple(self.layers),
-            buckets=tuple(joined(timeline.long, list(timeline.recent))),
+            self.info,
+            *parts[Quantity.ACTIVATION],
             scalars={key: ScalarSeries.join(t.buckets, list(t.exact)) for key, t in self._tracks.items()},
             events=tuple(self._events),
+            parameters=ParameterView(tuple(self.parameters), tuple(self._parameter_timeline.joined())),
+            wide_flags={
+                self.layers[p].name: WideFlags(tuple(track.timeline.long), tuple(track.recent()))
+                for p, track in tracks
+            },
+            gradient_layers=parts[Quantity.GRADIENT][0],
+            gradient_buckets=parts[Quantity.GRADIENT][1],
         )
 
     def _store_info(self, transaction: sqlite3.Connection) -> None:
@@ -160,6 +243,25 @@ class RunWriter:
             [(event.step, event.kind, json.dumps(event.data)) for event in events],
         )
         self._num_stored_layers, self._num_stored_events = len(self.layers), len(self._events)
+
+    def _store_flags(self, transaction: sqlite3.Connection) -> None:
+        for position, track in self._flags.tracks.items():
+            long, _ = track.timeline.take_changes()
+            table = _Table(transaction, "flag_bucket", (("layer", position),))
+            table.store(
+                long, len(track.timeline.long), track.recent(), lambda flags: (flags.fired.tobytes(),)
+            )
+
+    def _store_parameters(self, transaction: sqlite3.Connection, *, is_last: bool) -> None:
+        new = list(enumerate(self.parameters))[self._num_stored_parameters :]
+        transaction.executemany(
+            "INSERT INTO parameter VALUES (?, ?)",
+            [(position, json.dumps(one.to_json())) for position, one in new],
+        )
+        self._num_stored_parameters = len(self.parameters)
+        timeline = self._parameter_timeline
+        table = _Table(transaction, "parameter_bucket")
+        table.store(*_changes(timeline, is_last=is_last), lambda bucket: (pack_parameters(bucket),))
 
 
 def _create(directory: Path) -> sqlite3.Connection:
@@ -183,39 +285,70 @@ def _create(directory: Path) -> sqlite3.Connection:
 
 def _connect(database: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(database, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-    connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+    _set_pragmas(connection)
     return connection
 
 
-def _store_timeline(
-    transaction: sqlite3.Connection, phase: str, timeline: Timeline, *, is_last: bool
+def _set_pragmas(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+
+
+def _create_in_memory() -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", check_same_thread=False)
+    connection.executescript(schema.TABLES)
+    return connection
+
+
+def _store_buckets(
+    transaction: sqlite3.Connection, phase: str, timeline: Timeline[Bucket], *, is_last: bool
 ) -> None:
     """Store what changed in the long view and the steps that are not in it; at the end all of both views, compressed."""
+    table = _Table(transaction, "bucket", (("phase", phase),))
+    table.store(
+        *_changes(timeline, is_last=is_last),
+        lambda bucket: (is_last, *pack(bucket, compressed=is_last)),
+    )
+
+
+def _changes(timeline: Timeline[S], *, is_last: bool) -> tuple[list[tuple[int, S]], int, list[S]]:
+    """Return of the long view what changed, its length, and the steps that are not in it; at the end all of both views."""
     long, waiting = timeline.take_changes()
     if is_last:
         long, waiting = list(enumerate(timeline.long)), list(timeline.recent)
-    delete = "DELETE FROM bucket WHERE phase = ? AND view = ? AND position >= ?"
-    transaction.execute(delete, (phase, "long", len(timeline.long)))
-    transaction.execute(delete, (phase, "recent", 0))
-    views = [("long", *entry) for entry in long] + [("recent", *entry) for entry in enumerate(waiting)]
-    transaction.executemany(
-        "INSERT OR REPLACE INTO bucket VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            (
-                phase,
-                view,
-                position,
-                b.first_step,
-                b.last_step,
-                b.num_steps,
-                is_last,
-                *pack(b, compressed=is_last),
-            )
+    return long, len(timeline.long), waiting
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table of buckets; ``key`` has the names and values of the columns before ``view``."""
+
+    transaction: sqlite3.Connection
+    name: str
+    key: tuple[tuple[str, str | int], ...] = ()
+
+    def store(
+        self,
+        long: Sequence[tuple[int, S]],
+        num_long: int,
+        recent: Sequence[S],
+        encode: Callable[[S], tuple[Any, ...]],
+    ) -> None:
+        """Store changed buckets of the long view, which has ``num_long``, and all of the recent one."""
+        where = " AND ".join(f"{column} = ?" for column in (*dict(self.key), "view"))
+        values = tuple(dict(self.key).values())
+        delete = f"DELETE FROM {self.name} WHERE {where} AND position >= ?"
+        self.transaction.execute(delete, (*values, "long", num_long))
+        self.transaction.execute(delete, (*values, "recent", 0))
+        views = [("long", *entry) for entry in long] + [("recent", *entry) for entry in enumerate(recent)]
+        rows = [
+            (*values, view, position, b.first_step, b.last_step, b.num_steps, *encode(b))
             for view, position, b in views
-        ],
-    )
+        ]
+        if rows:
+            marks = ", ".join("?" * len(rows[0]))
+            self.transaction.executemany(f"INSERT OR REPLACE INTO {self.name} VALUES ({marks})", rows)
 
 
 def _store_track(transaction: sqlite3.Connection, phase: str, name: str, track: ScalarTrack) -> None:

@@ -6,9 +6,8 @@ through this and nothing else.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,33 +15,25 @@ from numpy.typing import NDArray
 
 from actograph.errors import UsageError
 from actograph.layout import bins
-from actograph.layout.layer import LayerInfo
+from actograph.layout.layer import LayerInfo, Quantity
 from actograph.layout.row import Counts, Field, Floats, Moments, empty_rows, moments
+from actograph.runlog.buckets import Bucket, packed_size, with_all_layers
+from actograph.runlog.flags import Flags, WideFlags
+from actograph.runlog.names import position_of
+from actograph.runlog.parameters import ParameterView
 from actograph.runlog.scalars import ScalarSeries
 from actograph.runlog.schema import Event, RunInfo
-from actograph.runlog.timeline import Bucket, packed_size, with_all_layers
+from actograph.runlog.statistic import Statistic, ratio
 
 DEAD_WINDOW = 20  # recorded steps without firing before a unit counts as dead: 1,280 samples at batch 64
-
-Flags = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Statistic:
-    """A derived number of a layer over time: how to name it, and whether it is a share in [0, 1]."""
-
-    name: str
-    label: str
-    derive: Callable[[RunView], Floats]
-    is_share: bool = False
 
 
 @dataclass(frozen=True)
 class RunView:
-    """A run: who made it, its layers, the sketch timeline of the training phase, scalars and events.
+    """A run: who made it, its layers, the sketch timeline of the training phase, scalars, events and parameters.
 
     Axes: T buckets in time order (one recorded step each while the run is short, more later), L layers in the order of
-    their first call, U units of one layer.
+    their first call, U units of one layer. Layers are those of activations; `gradients` has the same view of the others.
     """
 
     info: RunInfo
@@ -50,9 +41,15 @@ class RunView:
     buckets: tuple[Bucket, ...] = ()
     scalars: Mapping[tuple[str, str], ScalarSeries] = field(default_factory=dict)  # by (phase, name)
     events: tuple[Event, ...] = ()
+    parameters: ParameterView = field(default_factory=ParameterView)
+    wide_flags: Mapping[str, WideFlags] = field(
+        default_factory=dict
+    )  # by layer: these are not in the buckets
+    gradient_layers: tuple[LayerInfo, ...] = ()
+    gradient_buckets: tuple[Bucket, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "buckets", tuple(with_all_layers(list(self.buckets))))
+        object.__setattr__(self, "buckets", tuple(with_all_layers(self.buckets)))
 
     # The time axis
 
@@ -102,8 +99,11 @@ class RunView:
         U is 0 for a layer without a flat region.
         """
         index = self.layer_index(layer)
-        num_units = self.layers[index].num_flags
-        begin = sum(packed_size(info.num_flags) for info in self.layers[:index])
+        info, num_units = self.layers[index], self.layers[index].num_flags
+        if info.name in self.wide_flags:
+            return self.wide_flags[info.name].fired(self.first_steps, self.last_steps, num_units)
+        before = [one for one in self.layers[:index] if one.name not in self.wide_flags]
+        begin = sum(packed_size(one.num_flags) for one in before)
         size = packed_size(num_units)
         packed = [bucket.fired[begin : begin + size] for bucket in self.buckets]
         if not packed:
@@ -114,6 +114,18 @@ class RunView:
         """Return a scalar's series; empty when it was never recorded."""
         return self.scalars.get((phase, name), ScalarSeries.join([], []))
 
+    @cached_property
+    def gradients(self) -> RunView:
+        """The gradients by the layers' outputs: a view whose layers have the same names, none where none was recorded."""
+        return replace(
+            self,
+            layers=self.gradient_layers,
+            buckets=self.gradient_buckets,
+            wide_flags={},
+            gradient_layers=(),
+            gradient_buckets=(),
+        )
+
     # What follows from it
 
     def layer_index(self, layer: int | str) -> int:
@@ -121,13 +133,7 @@ class RunView:
 
         Raises UsageError that names close matches, or the valid positions.
         """
-        if isinstance(layer, str):
-            return self._index_of_name(layer)
-        if not -len(self.layers) <= layer < len(self.layers):
-            raise UsageError(
-                f"no layer {layer}: this run has {len(self.layers)} layers, 0 to {len(self.layers) - 1}"
-            )
-        return layer % len(self.layers)
+        return position_of(layer, [info.name for info in self.layers], "layer")
 
     def column(self, name: str) -> Floats:
         """Return one of `STATISTICS` for all layers over time: (T, L), NaN where it is not defined."""
@@ -178,26 +184,30 @@ class RunView:
         first = steps.min(initial=np.inf)
         return int(first) if np.isfinite(first) else None
 
-    def _index_of_name(self, name: str) -> int:
-        names = [info.name for info in self.layers]
-        if name in names:
-            return names.index(name)
-        close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-        hint = (
-            f"did you mean {' or '.join(map(repr, close))}?"
-            if close
-            else f"the layers are {', '.join(names)}"
-        )
-        raise UsageError(f"no layer {name!r} in this run: {hint}")
+
+def split_quantities(
+    layers: Sequence[LayerInfo], buckets: Sequence[Bucket]
+) -> dict[Quantity, tuple[tuple[LayerInfo, ...], tuple[Bucket, ...]]]:
+    """Part layers and their buckets by quantity; gradients have no flags, so these stay with the activations."""
+    if all(layer.quantity is Quantity.ACTIVATION for layer in layers):
+        return {Quantity.ACTIVATION: (tuple(layers), tuple(buckets)), Quantity.GRADIENT: ((), ())}
+    whole = with_all_layers(buckets)
+    num_known = len(whole[0].rows) if whole else 0
+    parts = {}
+    for quantity in Quantity:
+        chosen = [index for index, layer in enumerate(layers) if layer.quantity is quantity]
+        known = [index for index in chosen if index < num_known]  # others have no bucket yet
+        part = tuple(_chosen(bucket, known) for bucket in whole)
+        parts[quantity] = (tuple(layers[index] for index in chosen), part)
+    return parts
+
+
+def _chosen(bucket: Bucket, layers: list[int]) -> Bucket:
+    return replace(bucket, rows=bucket.rows[layers], hist=bucket.hist[layers])
 
 
 def _share_of(rows_field: Field) -> Callable[[RunView], Floats]:
-    return lambda view: _ratio(view.rows[..., rows_field], view.moments.num)
-
-
-def _ratio(part: Floats, whole: Floats) -> Floats:
-    share: Floats = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
-    return share
+    return lambda view: ratio(view.rows[..., rows_field], view.moments.num)
 
 
 def _mean(view: RunView) -> Floats:
@@ -206,11 +216,11 @@ def _mean(view: RunView) -> Floats:
 
 def _std(view: RunView) -> Floats:
     """Unbiased standard deviation: sqrt(M2 / (n - 1))."""
-    return np.sqrt(_ratio(view.moments.m2, view.moments.num - 1.0))
+    return np.sqrt(ratio(view.moments.m2, view.moments.num - 1.0))
 
 
 def _rms(view: RunView) -> Floats:
-    return np.sqrt(_ratio(view.moments.m2, view.moments.num) + _mean(view) ** 2)
+    return np.sqrt(ratio(view.moments.m2, view.moments.num) + _mean(view) ** 2)
 
 
 def _extreme(rows_field: Field) -> Callable[[RunView], Floats]:
@@ -219,12 +229,12 @@ def _extreme(rows_field: Field) -> Callable[[RunView], Floats]:
 
 def _non_finite(view: RunView) -> Floats:
     bad = view.rows[..., Field.NAN] + view.rows[..., Field.INF]
-    return _ratio(bad, view.moments.num + bad)
+    return ratio(bad, view.moments.num + bad)
 
 
 def _flat(view: RunView) -> Floats:
     has_region = np.array([info.flat is not None for info in view.layers], np.bool_)
-    return np.where(has_region, _ratio(view.rows[..., Field.FLAT], view.moments.num), np.nan)
+    return np.where(has_region, ratio(view.rows[..., Field.FLAT], view.moments.num), np.nan)
 
 
 def _dead(view: RunView) -> Floats:
@@ -245,7 +255,7 @@ def _quantile(share: float) -> Callable[[RunView], Floats]:
     return derive
 
 
-STATISTICS: Mapping[str, Statistic] = {
+STATISTICS: Mapping[str, Statistic[RunView]] = {
     statistic.name: statistic
     for statistic in (
         Statistic("mean", "mean", _mean),

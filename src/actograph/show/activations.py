@@ -43,6 +43,11 @@ class ActivationView:
         """Step of each recorded bucket (T,): the middle one where old steps have merged."""
         return step_middles(self.view)
 
+    @property
+    def gradients(self) -> ActivationView:
+        """The same of the gradients by these outputs; without layers where none were recorded (``grad=True``)."""
+        return ActivationView(self.view.gradients)
+
     def layer_stats(self, layer: int | str) -> LayerStats:
         """Return mean, standard deviation and near-zero share of a layer over time."""
         index = self.view.layer_index(layer)

@@ -10,6 +10,7 @@ import html
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from numpy.typing import ArrayLike
 from plotly.subplots import make_subplots
 
 from actograph.layout.row import Floats
-from actograph.runlog.view import STATISTICS, RunView, Statistic
+from actograph.runlog.statistic import Statistic
+from actograph.runlog.view import STATISTICS, RunView
 from actograph.show import theme
 from actograph.show.timeaxis import STEP_TITLE, Mark, boundaries, draw_marks, step_edges
 
@@ -30,7 +32,8 @@ WIDE_RATIO = 50.0  # values that span more than this factor are drawn on a logar
 ROW_PX, MIN_ROW_PX, MAX_ROWS_PX = 30, 13, 900  # of the heat map's layers
 NAME_CHARACTERS = 20  # of a layer's name beside the heat map; the end of a name tells more than its beginning
 COLOUR_QUANTILE = 0.98  # colours end there, so that one exploding cell does not make all others look alike
-ON_LOG_SCALE = ("std", "rms")  # positive, and spanning decades in any network that is in trouble
+# positive, and spanning decades in any network that is in trouble
+ON_LOG_SCALE = ("std", "rms", "grad_norm", "grad_max", "weight_norm", "update_norm", "update_ratio")
 MANY_DECADES = 2.0  # beyond, only powers of ten are labelled
 SMALLEST = 1e-30  # stands for zero on a logarithmic colour scale: below every colour's beginning
 
@@ -101,21 +104,28 @@ def schedule_panels(
     return figure
 
 
-def heat_map(view: RunView, statistic: str) -> go.Figure:
+def heat_map(view: RunView, statistic: str, label: str | None = None) -> go.Figure:
     """Draw one of `STATISTICS` for all layers (rows, input on top) over time (columns of true width).
 
     Cells where it is not defined are blank. Shares have colours from 0 to 1, spreads a logarithmic scale, signed numbers
-    one that is symmetric about zero.
+    one that is symmetric about zero. ``label`` is the title, where the statistic's own does not tell enough.
     """
     table = view.column(statistic)  # raises for an unknown statistic
-    described = STATISTICS[statistic]
     names = [layer.name for layer in view.layers]
+    described = replace(STATISTICS[statistic], label=label or STATISTICS[statistic].label)
+    return draw_map(table, names, step_edges(view), described, boundaries(view))
+
+
+def draw_map(
+    table: Floats, names: Sequence[str], edges: Floats, described: Statistic[Any], marks: Iterable[Mark]
+) -> go.Figure:
+    """Draw numbers (T, names) as `heat_map` does; ``edges`` (T + 1,) are the borders of the columns."""
     rows_px = min(max(MAX_ROWS_PX / max(len(names), 1), MIN_ROW_PX), ROW_PX) * len(names)
     figure = base_figure(go.Figure(), height=int(rows_px) + BAR_TOP_PX + MARGIN["b"])
     if table.size:
         figure.add_heatmap(
-            x=step_edges(view), y=names, z=_shown(table, described).T.astype(np.float32),
-            customdata=table.T.astype(np.float32) if statistic in ON_LOG_SCALE else None,
+            x=edges, y=names, z=_shown(table, described).T.astype(np.float32),
+            customdata=table.T.astype(np.float32) if described.name in ON_LOG_SCALE else None,
             hovertemplate=_hover(described), hoverongaps=False, xgap=0, ygap=1,
             **_colours(table, described),
         )  # fmt: skip
@@ -125,7 +135,7 @@ def heat_map(view: RunView, statistic: str) -> go.Figure:
         autorange="reversed", showgrid=False, tickvals=names, ticktext=[short_name(name) for name in names],
         tickfont={"size": 10 if rows_px < ROW_PX * len(names) else 12}, automargin=True,
     )  # fmt: skip
-    draw_marks(figure, boundaries(view))
+    draw_marks(figure, marks)
     return figure
 
 
@@ -187,20 +197,20 @@ def spans_decades(values: ArrayLike) -> bool:
     return bool(len(known) and known.min() > 0 and known.max() > WIDE_RATIO * known.min())
 
 
-def _shown(table: Floats, statistic: Statistic) -> Floats:
+def _shown(table: Floats, statistic: Statistic[Any]) -> Floats:
     if statistic.name not in ON_LOG_SCALE:
         return table
     return np.where(np.isfinite(table), np.log10(np.maximum(table, SMALLEST)), np.nan)
 
 
-def _hover(statistic: Statistic) -> str:
+def _hover(statistic: Statistic[Any]) -> str:
     number = "%{z:.1%}" if statistic.is_share else "%{z:.4g}"
     if statistic.name in ON_LOG_SCALE:
         number = "%{customdata:.4g}"
     return f"<b>%{{y}}</b><br>step %{{x:,.0f}}<br>{statistic.label}: {number}<extra></extra>"
 
 
-def _colours(table: Floats, statistic: Statistic) -> dict[str, Any]:
+def _colours(table: Floats, statistic: Statistic[Any]) -> dict[str, Any]:
     """Return Plotly's colour settings; the scales themselves are the template's."""
     if statistic.is_share:
         ticks = {0.0: "0 %", 0.25: "25 %", 0.5: "50 %", 0.75: "75 %", 1.0: "100 %"}

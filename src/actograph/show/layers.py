@@ -50,19 +50,37 @@ def layer_curves(view: RunView, layer: int | str) -> go.Figure:
             _add_line(figure, 3, steps, values, name, colour)
     figure.update_yaxes(range=[-0.03, 1.03], tickformat=".0%", row=3, col=1)
     figure.update_yaxes(rangemode="tozero", row=2, col=1)
-    figure.update_layout(
-        legend={
-            "yref": "container",
-            "y": 0,
-            "yanchor": "bottom",
-            "x": 0,
-            "xanchor": "left",
-            "traceorder": "normal",
-        }
-    )
+    _legend_below(figure)
     figure.update_xaxes(range=step_range(view))
-    figure.update_layout(hovermode="x unified", margin=MARGIN | {"b": 84})
     draw_marks(figure, boundaries(view))
+    return figure
+
+
+def gradient_curves(gradients: RunView, layer: int | str) -> go.Figure:
+    """Draw the root mean square and the largest of the gradients by a layer's output, and the share of zeros in them.
+
+    ``gradients`` is `RunView.gradients`. The first axis is logarithmic: gradients span decades over a training.
+    """
+    index = gradients.layer_index(layer)
+    low, high, rms, zeros, bad = (
+        gradients.column(name)[:, index] for name in ("min", "max", "rms", "zeros", "non_finite")
+    )
+    figure = stacked_panels([("gradient", 1.0), ("share", 0.6)])
+    steps = drawn(step_middles(gradients))
+    curves = {"largest": (np.fmax(-low, high), theme.GREY), "root mean square": (rms, theme.BLUE)}
+    for name, (values, colour) in curves.items():
+        figure.add_scatter(
+            x=steps, y=drawn(np.where(values > 0, values, np.nan)), mode="lines", name=name, row=1, col=1,
+            line={"color": colour, "width": 1.8}, hovertemplate="%{y:.4g}",
+        )  # fmt: skip
+    figure.update_yaxes(type="log", nticks=5, exponentformat="e", row=1, col=1)
+    _add_line(figure, 2, steps, {"zeros": drawn(zeros)}, "zeros", theme.ORANGE)
+    if np.nansum(bad) > 0:
+        _add_line(figure, 2, steps, {"non_finite": drawn(bad)}, "non_finite", theme.PURPLE)
+    figure.update_yaxes(range=[-0.03, 1.03], tickformat=".0%", row=2, col=1)
+    _legend_below(figure)
+    figure.update_xaxes(range=step_range(gradients))
+    draw_marks(figure, boundaries(gradients))
     return figure
 
 
@@ -126,6 +144,18 @@ def _count_scale(rows: Spectrum, letter: str) -> dict[str, Any]:
     highest = float(rows.log_counts.max())
     bar = colour_bar(count_ticks(highest))
     return {f"{letter}min": 0.0, f"{letter}max": highest, "colorbar": bar}
+
+
+def _legend_below(figure: go.Figure) -> None:
+    legend = {
+        "yref": "container",
+        "y": 0,
+        "yanchor": "bottom",
+        "x": 0,
+        "xanchor": "left",
+        "traceorder": "normal",
+    }
+    figure.update_layout(legend=legend, hovermode="x unified", margin=MARGIN | {"b": 84})
 
 
 def _add_range(figure: go.Figure, steps: Drawn, low: Drawn, high: Drawn) -> None:

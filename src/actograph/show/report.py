@@ -28,6 +28,7 @@ from actograph.show.evidence import finding_figure, run_loss, run_schedule
 from actograph.show.figures import heat_map
 from actograph.show.find import live_status
 from actograph.show.layers import PICTURE_HEIGHT_PX
+from actograph.show.parameters import gradient_norm, parameter_map
 from actograph.show.report_layers import CURVES_PX, HEADS, layer_entry, layer_id
 from actograph.show.series import LOSS, best_metric, schedules, training_loss
 
@@ -45,6 +46,7 @@ MAP_STATISTICS = (
     "q50",
     "q95",
 )
+GRADIENT_LABEL = "root mean square of the gradient"
 RARE = ("flat", "dead", "non_finite")  # offered only where there is any
 FIGURES_BYTES = 4_300_000  # of all figures: with plotly.js (4.8 MB) and text a page stays below 10 MB
 MAPS_BYTES = 2_000_000  # beyond, fewer statistics are offered as heat maps
@@ -91,6 +93,7 @@ def render(view: RunView, diagnosis: Diagnosis) -> str:
         "findings": [_finding(view, one, n, figures) for n, one in enumerate(diagnosis.findings)],
         "abstained": diagnosis.abstained,
         "curves": _curves(view, figures),
+        "parameters": _parameters(view, figures),
         "recorded": bool(view.buckets) and bool(view.layers),
         "heads": HEADS,
         "statistics": _maps(view, figures),
@@ -243,7 +246,40 @@ def _maps(view: RunView, figures: Figures) -> list[dict[str, Any]]:
             break
         height = figures.add(f"map-{name}", heat_map(view, name))
         entries.append({"figure": f"map-{name}", "label": STATISTICS[name].label, "height": height})
+    if view.gradients.buckets and figures.size_bytes <= MAPS_BYTES:
+        height = figures.add("map-gradient", heat_map(view.gradients, "rms", GRADIENT_LABEL))
+        entries.append({"figure": "map-gradient", "label": GRADIENT_LABEL, "height": height})
     return entries
+
+
+def _parameters(view: RunView, figures: Figures) -> list[dict[str, Any]]:
+    """Return the figures of gradients and updates, where they were recorded."""
+    if not view.parameters.buckets:
+        return []
+    return [
+        {"id": figure_id, "alt": alt, "height": figures.add(figure_id, figure), "caption": caption}
+        for figure_id, figure, alt, caption in (
+            (
+                "gradient-norm",
+                gradient_norm(view),
+                "Norm of all gradients over the steps",
+                "Norm of all gradients together before clipping; below it, where they were clipped, what was left.",
+            ),
+            (
+                "update-ratio",
+                parameter_map(view, "update_ratio"),
+                "Update over weight norm, parameters by steps",
+                "How far a step moves each parameter, relative to its size. About 0.001 is common; far less hardly learns, "
+                "far more forgets.",
+            ),
+            (
+                "parameter-gradients",
+                parameter_map(view, "grad_norm"),
+                "Gradient norm, parameters by steps",
+                "Norm of each parameter's gradient before clipping.",
+            ),
+        )
+    ]
 
 
 def _setup(view: RunView) -> list[tuple[str, list[tuple[str, str]]]]:

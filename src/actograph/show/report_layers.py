@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from actograph.rules.rule import Finding
 from actograph.runlog.view import DEAD_WINDOW, STATISTICS, RunView
 from actograph.show import words
-from actograph.show.layers import color_dim, layer_curves
+from actograph.show.layers import color_dim, gradient_curves, layer_curves
 from actograph.show.sparkline import svg_path
 from actograph.show.spectrum import spectrum
 from actograph.show.strips import MAX_UNITS_PX, color_strip, data_uri, unit_strip
@@ -58,6 +58,7 @@ def layer_entry(
         "size": math.prod(shape),
         "parameters": layer.num_parameters,
         "has_figures": add is not None,
+        "gradient": None,
     }
     if not view.buckets:
         return entry
@@ -71,7 +72,16 @@ def layer_entry(
     if add is None:
         return entry | {"strip": None, "unit_strip": None}
     add(f"curves-{index}", layer_curves(view, index))
-    return entry | {"curves": f"curves-{index}", **_picture(view, index, add)}
+    return entry | {"curves": f"curves-{index}", **_gradient(view, index, add), **_picture(view, index, add)}
+
+
+def _gradient(view: RunView, index: int, add: AddFigure) -> dict[str, Any]:
+    """Return the figure of the gradients by the layer's output, where any were recorded."""
+    name, gradients = view.layers[index].name, view.gradients
+    if name not in [layer.name for layer in gradients.layers] or not gradients.was_called(name).any():
+        return {}
+    height = add(f"gradient-{index}", gradient_curves(gradients, name))
+    return {"gradient": f"gradient-{index}", "gradient_height": height}
 
 
 def _picture(view: RunView, index: int, add: AddFigure) -> dict[str, Any]:

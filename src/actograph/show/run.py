@@ -17,6 +17,7 @@ from actograph.runlog.view import RunView
 from actograph.show.activations import ActivationView
 from actograph.show.evidence import run_loss, run_schedule
 from actograph.show.find import find_run
+from actograph.show.parameters import GradientView
 from actograph.show.report import write_report
 
 REPORT = "report.html"
@@ -42,6 +43,11 @@ class Run:
     def activation_stats(self) -> ActivationView:
         """What every layer's output did."""
         return ActivationView(self.view)
+
+    @property
+    def gradient_stats(self) -> GradientView:
+        """What every parameter's gradient, weights and update did; without parameters where none were recorded."""
+        return GradientView(self.view)
 
     @cached_property
     def _diagnosis(self) -> Diagnosis:

@@ -15,7 +15,7 @@ from PIL import Image
 from plotly.colors import get_colorscale, sample_colorscale, unlabel_rgb
 
 from actograph.layout.row import Floats
-from actograph.runlog.view import Flags
+from actograph.runlog.flags import Flags
 from actograph.show import theme
 from actograph.show.spectrum import Spectrum
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
 from actograph.layout.row import Floats
 from actograph.runlog.view import RunView
@@ -20,6 +21,18 @@ STEP_TITLE = "step"
 MAX_MARKS = 12  # labels of 10 px on 300 px: more would touch
 
 
+class TimeAxis(Protocol):
+    """What has buckets in time order: a run view, or that of its parameters."""
+
+    @property
+    def first_steps(self) -> NDArray[np.int64]:
+        """First step of each bucket (T,)."""
+
+    @property
+    def last_steps(self) -> NDArray[np.int64]:
+        """Last step of each bucket (T,)."""
+
+
 class Mark(NamedTuple):
     """A boundary to be drawn: the step that begins there and what begins."""
 
@@ -27,14 +40,14 @@ class Mark(NamedTuple):
     label: str
 
 
-def step_middles(view: RunView) -> Floats:
+def step_middles(view: TimeAxis) -> Floats:
     """Return the middle of each bucket (T,), for points and lines."""
     return (view.first_steps + view.last_steps) / 2
 
 
-def step_edges(view: RunView) -> Floats:
+def step_edges(view: TimeAxis) -> Floats:
     """Return the borders of the buckets (T + 1,), for columns of true width; a step reaches half a step to either side."""
-    if not view.buckets:
+    if not len(view.first_steps):
         return np.zeros(1)
     between = (view.last_steps[:-1] + view.first_steps[1:]) / 2
     return np.concatenate([view.first_steps[:1] - 0.5, between, view.last_steps[-1:] + 0.5])

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from actograph.layout.layer import FlatRegion, LayerInfo, Nonlinearity, Side
 from actograph.layout.row import Field
+from actograph.runlog.buckets import Bucket
 from actograph.runlog.schema import RunInfo
 from actograph.runlog.store import RunWriter
-from actograph.runlog.timeline import Bucket
 from actograph.runlog.view import RunView
 from actograph.testing.reference import numpy_fired, numpy_histogram, numpy_row
 

@@ -1,0 +1,204 @@
+"""`ParameterNorms`: norms of an optimizer's parameters, their gradients and their update, by torch's foreach kernels.
+
+No idea of steps' numbers, names or files. Nothing here waits for the device: a step's numbers are one small tensor there,
+which `parameter_rows` turns into rows when it has come to the host.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actograph.layout.parameter import ParameterField, empty_parameter_rows
+from actograph.layout.row import Floats
+
+GRADIENT_NUMBERS = (
+    4  # of each gradient: norm, norm as the optimizer used it, number of values that are not 0, largest
+)
+WEIGHT_NUMBERS = 2  # of each parameter: norm of the weights, norm of the update
+
+
+class Measured(NamedTuple):
+    """What belongs to a step's numbers on the host."""
+
+    sizes: Floats  # values of each parameter (P,)
+    present: list[int]  # positions of the parameters that had a gradient
+    knows_clip: bool  # whether the gradients were measured before they could be clipped
+
+
+class Totals(NamedTuple):
+    """Numbers of a step over all parameters."""
+
+    grad_norm: float
+    clip_ratio: float  # norm of the gradients used / norm before; NaN where not known
+
+
+class ParameterNorms:
+    """Measures one optimizer's parameters at the right moments of a step.
+
+    `measure_gradients` when they are complete, unscaled and not clipped (the last call counts), `begin_update` right before
+    the optimizer moves, `end_update` right after. Keeps one copy of the weights.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self.parameters = [parameter for parameter in parameters if parameter.numel()]
+        self._sizes = np.array([parameter.numel() for parameter in self.parameters], np.float64)
+        widest = any(parameter.dtype in (torch.float64, torch.complex128) for parameter in self.parameters)
+        self._dtype = torch.float64 if widest else torch.float32  # of the norms: float16 would overflow
+        kinds = {(parameter.device, parameter.dtype) for parameter in self.parameters}
+        self._is_uniform = len(kinds) == 1 and self._dtype in {dtype for _, dtype in kinds}
+        self._before: list[Tensor] = []  # weights before the update
+        self._weight_norms: list[Tensor] = []
+        self._has_begun = False
+        self._present: list[int] = []
+        self._gradients: list[Tensor] = []  # as they are now, for their versions
+        self._versions: list[int] = []
+        self._found: list[Tensor] = []  # norms, numbers of values, largest of the gradients
+        self._used: list[Tensor] = []
+        self._knows_clip = False
+
+    @torch.no_grad()
+    def measure_gradients(self, *, knows_clip: bool) -> None:
+        """Measure the gradients as they are now; ``knows_clip`` says that nobody can have clipped them yet."""
+        gradients = [parameter.grad for parameter in self.parameters]
+        self._present = [index for index, gradient in enumerate(gradients) if gradient is not None]
+        self._gradients = [gradient for gradient in gradients if gradient is not None]
+        self._versions = [gradient._version for gradient in self._gradients]
+        self._knows_clip = knows_clip
+        values = [_real(gradient) for gradient in self._gradients]
+        if values:
+            norms = torch._foreach_norm(values, 2, dtype=self._dtype)
+            measure = _extent_on_cpu if values[0].is_cpu else _extent
+            self._found = [*norms, *measure(values, self._dtype)]
+
+    @torch.no_grad()
+    def begin_update(self, *, has_gradients: bool = True) -> None:
+        """Note the weights, and the gradients' norms anew if they were changed; measure them if nobody did.
+
+        Without ``has_gradients`` the optimizer is going to compute them itself.
+        """
+        if not self.parameters:
+            return
+        if has_gradients and not self._gradients:
+            self.measure_gradients(knows_clip=False)
+        self._knows_clip = self._knows_clip and has_gradients
+        self._used = self._norms_used() if has_gradients else self._norms()
+        weights = self._weights()
+        if [weight.device for weight in weights[:1]] != [weight.device for weight in self._before[:1]]:
+            self._before = [torch.empty_like(weight) for weight in weights]
+        torch._foreach_copy_(self._before, weights)
+        self._weight_norms = list(torch._foreach_norm(weights, 2, dtype=self._dtype))
+        self._has_begun = True
+
+    @torch.no_grad()
+    def end_update(self) -> tuple[Measured, Tensor] | None:
+        """Return the step's numbers on the device (one-dimensional); None where its beginning was not seen."""
+        if not self._has_begun:
+            return None
+        if not self._gradients:
+            self.measure_gradients(knows_clip=False)
+            self._used = self._norms()
+        torch._foreach_sub_(self._before, self._weights())  # the update, but for its sign
+        updates = torch._foreach_norm(self._before, 2, dtype=self._dtype)
+        num = len(self._present)
+        numbers = [*self._found[:num], *self._used, *self._found[num:], *self._weight_norms, *updates]
+        if not self._is_uniform:
+            numbers = [number.to(numbers[0].device, self._dtype) for number in numbers]
+        measured = Measured(self._sizes, self._present, self._knows_clip)
+        self._forget()
+        return measured, torch.stack(numbers)
+
+    def _forget(self) -> None:
+        self._present, self._gradients, self._versions = [], [], []
+        self._found, self._used, self._knows_clip = [], [], False
+        self._has_begun = False
+
+    def _weights(self) -> list[Tensor]:
+        if any(parameter.is_complex() for parameter in self.parameters):
+            return [_real(parameter) for parameter in self.parameters]
+        return self.parameters
+
+    def _norms(self) -> list[Tensor]:
+        return self._found[: len(self._present)]
+
+    def _norms_used(self) -> list[Tensor]:
+        """Return the norms of the gradients as they are now, without measuring where nothing has changed."""
+        now = [self.parameters[index].grad for index in self._present]
+        changed = [
+            gradient is not old or gradient._version != version
+            for gradient, old, version in zip(now, self._gradients, self._versions, strict=True)
+        ]
+        if not any(changed):
+            return self._norms()
+        none = torch.zeros(1)  # in the place of a gradient that somebody has dropped
+        values = [_real(gradient) if gradient is not None else none for gradient in now]
+        return list(torch._foreach_norm(values, 2, dtype=self._dtype))
+
+
+def parameter_rows(step: int, measured: Measured, numbers: Floats) -> tuple[Floats, Totals]:
+    """Return rows (P, NUM_PARAMETER_FIELDS) and totals from a step's numbers on the host (`ParameterNorms.end_update`)."""
+    present, sizes = measured.present, measured.sizes
+    gradient_numbers = numbers[: GRADIENT_NUMBERS * len(present)].reshape(GRADIENT_NUMBERS, -1)
+    norms, used, num_others, largest = gradient_numbers
+    weights, updates = numbers[gradient_numbers.size :].reshape(WEIGHT_NUMBERS, -1)
+    rows = empty_parameter_rows(len(sizes))
+    rows[:, ParameterField.STEPS] = 1
+    _fill_gradients(rows, step, present, norms, num_others / sizes[present], largest)
+    _fill_updates(rows, step, weights, updates)
+    return rows, _totals(norms, used, knows_clip=measured.knows_clip)
+
+
+def _fill_gradients(
+    rows: Floats, step: int, present: list[int], norms: Floats, others: Floats, largest: Floats
+) -> None:
+    known = np.array(present, np.intp)
+    finite, bad = np.isfinite(norms), ~np.isfinite(norms)
+    rows[known, ParameterField.FINITE] = finite
+    rows[known, ParameterField.NON_FINITE] = bad
+    rows[known[bad], ParameterField.FIRST_NON_FINITE] = step
+    rows[known[finite], ParameterField.GRAD_NORM] = norms[finite]
+    rows[known[finite], ParameterField.GRAD_ZEROS] = 1.0 - others[finite]
+    rows[known[finite], ParameterField.GRAD_MAX] = largest[finite]
+
+
+def _fill_updates(rows: Floats, step: int, weights: Floats, updates: Floats) -> None:
+    rows[~np.isfinite(weights), ParameterField.FIRST_BAD_WEIGHTS] = step
+    moved = np.isfinite(weights) & np.isfinite(updates)
+    rows[:, ParameterField.MOVED] = moved
+    rows[moved, ParameterField.WEIGHT_NORM] = weights[moved]
+    rows[moved, ParameterField.UPDATE_NORM] = updates[moved]
+    stuck = (updates == 0) & (rows[:, ParameterField.GRAD_NORM] > 0)
+    rows[:, ParameterField.ZERO_UPDATES] = stuck
+    rows[stuck, ParameterField.FIRST_ZERO_UPDATE] = step
+
+
+def _totals(norms: Floats, used: Floats, *, knows_clip: bool) -> Totals:
+    total = math.sqrt(float(np.square(norms).sum()))
+    is_known = knows_clip and math.isfinite(total)
+    if not is_known:
+        return Totals(total, math.nan)
+    return Totals(total, math.sqrt(float(np.square(used).sum())) / total if total else 1.0)
+
+
+def _extent(values: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Return the number of values of each tensor that are not 0, then the largest magnitudes (NaN where one is)."""
+    return [*torch._foreach_norm(values, 0, dtype=dtype), *torch._foreach_max(torch._foreach_abs(values))]
+
+
+def _extent_on_cpu(values: list[Tensor], _: torch.dtype) -> list[Tensor]:
+    """Do the same as `_extent`: these kernels are twice as fast there, and need no memory."""
+    counts = [torch.count_nonzero(value) for value in values]
+    lows, highs = zip(*[torch.aminmax(value) for value in values], strict=True)
+    return [*counts, *torch._foreach_maximum(list(highs), torch._foreach_neg(list(lows)))]
+
+
+def _real(tensor: Tensor) -> Tensor:
+    """Return a tensor whose values have the norm: those a sparse one stores, real and imaginary part of a complex one."""
+    if tensor.is_sparse:
+        tensor = tensor.coalesce().values()
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor

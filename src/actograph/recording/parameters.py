@@ -1,0 +1,118 @@
+"""`ParameterRecorder`: writes gradients, weights and updates of optimizers' parameters into a run.
+
+No idea of models' layers, of hooks or of when a step is to be recorded: `Recording` has those.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from actograph.hooks.parameter_norms import Measured, ParameterNorms, Totals, parameter_rows
+from actograph.layout.parameter import ParameterInfo, empty_parameter_rows, merge_parameter_rows
+from actograph.layout.row import Floats
+from actograph.runlog.store import RunWriter
+from actograph.train.waiting import Waiting
+
+GRAD_NORM, CLIP_RATIO = "grad_norm", "clip_ratio"  # scalars of a step, over all parameters of an optimizer
+
+
+@dataclass
+class _Watched:
+    """One optimizer: which rows its parameters have, and what measures them."""
+
+    suffix: str  # of its scalars
+    positions: list[int]
+    norms: ParameterNorms
+
+
+@dataclass(frozen=True)
+class _Note:
+    step: int
+    watched: _Watched
+    measured: Measured
+
+
+class ParameterRecorder:
+    """Measures the parameters of the optimizers it is given, on their device, and stores rows some steps later."""
+
+    def __init__(self, writer: RunWriter) -> None:
+        self._writer = writer
+        self._names: dict[int, str] = {}  # by id of the parameter, which models keep alive
+        self._positions: dict[int, int] = {}  # rows, by id of the parameter
+        self._watched: dict[torch.optim.Optimizer, _Watched] = {}
+        self._waiting = Waiting[_Note]()
+
+    def add_model(self, model: nn.Module, prefix: str) -> None:
+        """Learn the names of a model's parameters; tied ones have the first of their names."""
+        for name, parameter in model.named_parameters():
+            self._names.setdefault(id(parameter), prefix + name)
+
+    def add_optimizer(self, optimizer: torch.optim.Optimizer, suffix: str) -> None:
+        """Measure the optimizer's parameters from now on; ``suffix`` tells its scalars from those of others."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.numel()]
+        positions = [self._position(parameter, f"parameter{suffix}") for parameter in parameters]
+        self._watched[optimizer] = _Watched(suffix, positions, ParameterNorms(parameters))
+
+    def discard(self, optimizer: torch.optim.Optimizer) -> None:
+        """Measure the optimizer's parameters no more."""
+        self._watched.pop(optimizer, None)
+
+    def __contains__(self, optimizer: torch.optim.Optimizer) -> bool:
+        return optimizer in self._watched
+
+    def measure_gradients(self) -> None:
+        """Measure all gradients as they are now: complete, unscaled, not clipped."""
+        for watched in self._watched.values():
+            watched.norms.measure_gradients(knows_clip=True)
+
+    def begin_update(self, optimizer: torch.optim.Optimizer, *, has_gradients: bool) -> None:
+        """Note what the optimizer is about to change; without ``has_gradients`` it computes them itself."""
+        watched = self._watched[optimizer]
+        num_parameters = sum(p.numel() > 0 for group in optimizer.param_groups for p in group["params"])
+        if num_parameters != len(watched.positions):  # a group was added
+            self.add_optimizer(optimizer, watched.suffix)
+            watched = self._watched[optimizer]
+        watched.norms.begin_update(has_gradients=has_gradients)
+
+    def end_update(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Note what the optimizer has changed."""
+        watched = self._watched[optimizer]
+        found = watched.norms.end_update()
+        if found is not None:
+            measured, numbers = found
+            self._waiting.add(_Note(step, watched, measured), numbers)
+
+    def drain(self) -> None:
+        """Store what waits on the device."""
+        by_step: defaultdict[int, list[Floats]] = defaultdict(list)
+        for note, numbers in self._waiting.take():
+            rows, totals = parameter_rows(note.step, note.measured, numbers)
+            all_rows = empty_parameter_rows(len(self._positions))
+            all_rows[note.watched.positions] = rows
+            by_step[note.step].append(all_rows)
+            self._add_totals(note.step, note.watched.suffix, totals)
+        for step, parts in by_step.items():
+            self._writer.add_parameter_rows(
+                step, parts[0] if len(parts) == 1 else merge_parameter_rows(np.stack(parts))
+            )
+
+    def _add_totals(self, step: int, suffix: str, totals: Totals) -> None:
+        self._writer.add_scalar(GRAD_NORM + suffix, step, totals.grad_norm)
+        if not math.isnan(totals.clip_ratio):
+            self._writer.add_scalar(CLIP_RATIO + suffix, step, totals.clip_ratio)
+
+    def _position(self, parameter: torch.Tensor, default_name: str) -> int:
+        """Return the row of a parameter, which it gets when it is first seen."""
+        position = self._positions.get(id(parameter))
+        if position is None:
+            position = self._positions[id(parameter)] = len(self._positions)
+            name = self._names.get(id(parameter), f"{default_name}.{position}")
+            dtype = str(parameter.dtype).removeprefix("torch.")
+            self._writer.add_parameter(ParameterInfo(name, tuple(parameter.shape), dtype))
+        return position
