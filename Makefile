@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check install install-test browser bench-stats clean
+.PHONY: demo test check install install-test browser torture bench-stats bench-train clean
 
 demo: install
 	$(BIN)/actograph train mnist
@@ -41,6 +41,15 @@ browser:
 PEERS ?= $(BIN)/python
 bench-stats: install
 	PYTHONPATH=src $(PEERS) benchmarks/bench_stats.py --out benchmarks/results-stats.md
+
+# What a training loop costs, and how soon a recipe gets there, beside other libraries; goes on where it was stopped
+bench-train: install
+	PYTHONPATH=src $(PEERS) benchmarks/bench_train.py --out benchmarks/results-train.md
+	PYTHONPATH=src $(PEERS) benchmarks/bench_accuracy.py --report --runs benchmarks/results-accuracy.jsonl --out benchmarks/results-accuracy.md
+
+# A hundred kills in the middle of a save, where `make test` has ten
+torture: install-test
+	ACTOGRAPH_KILLS=100 $(BIN)/python -m pytest tests/train/test_kill.py
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .coverage*

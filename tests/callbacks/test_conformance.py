@@ -5,12 +5,19 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
 
 from actograph.callbacks.activation_stats import ActivationStats
+from actograph.callbacks.averaged_weights import AveragedWeights
+from actograph.callbacks.csv_log import CSVLog
+from actograph.callbacks.early_stopping import EarlyStopping
+from actograph.callbacks.gradient_stats import GradientStats
+from actograph.callbacks.guard import Guard
+from actograph.callbacks.mixing import MixUp
 from actograph.callbacks.progress import Progress
 from actograph.callbacks.recorder import Recorder
 from actograph.callbacks.schedule import ScheduleParams
@@ -22,16 +29,27 @@ from actograph.train.schedules import cosine_peak, one_cycle
 
 OURS: dict[str, MakeCallback] = {
     "activation stats": lambda: ActivationStats(out=":memory:"),
+    "activation stats with gradients": lambda: ActivationStats(out=":memory:", grad=True),
+    "gradient stats": lambda: GradientStats(out=":memory:"),
     "recorder": Recorder,
     "progress": lambda: Progress(Console(file=io.StringIO())),
     "progress on a terminal": lambda: Progress(Console(file=io.StringIO(), force_terminal=True)),
     "one cycle": lambda: ScheduleParams(one_cycle(0.1), cosine_peak(0.95, 0.85, 0.95)),
+    "early stopping": lambda: EarlyStopping("train_loss", patience=1, restore_best=True),
+    "averaged weights": AveragedWeights,
+    "averaged weights let go": lambda: AveragedWeights(None, keep=False),
+    "mixup": MixUp,
+    "csv log": lambda: CSVLog("log.csv"),
+    "guard": Guard,
 }
 
 
 @pytest.mark.parametrize("check", CALLBACK_CHECKS)
 @pytest.mark.parametrize("name", OURS)
-def test_our_callbacks_pass(name: str, check: CallbackCheck) -> None:
+def test_our_callbacks_pass(
+    name: str, check: CallbackCheck, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     check(OURS[name])
 
 

@@ -128,6 +128,17 @@ def test_a_folder_of_images_trains(tmp_path: Path, here: Here) -> None:
     assert "2 classes, images 3 × 20 × 20" in done.stdout
 
 
+def test_an_npz_file_trains_a_wider_residual_network(tmp_path: Path, here: Here) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (40, 9, 7), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", x=x, y=np.arange(40) % 2)
+    network = ("--model", "resnet", "--width", "0.25", "--act", "silu")
+    done = here("train", "data.npz", *network, "--epochs", "1", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2 classes, images 1 × 9 × 7" in done.stdout
+    told = read_run(tmp_path / "run").info.config
+    assert (told["model"], told["width"], told["act"]) == ("resnet", 0.25, "silu")
+
+
 def broken_image(root: Path) -> None:
     (root / "dark" / "3.png").write_bytes(b"not an image")
 
@@ -161,6 +172,9 @@ def test_bad_folders_are_one_line_and_leave_nothing(
         (("train", "mnist", "--device", "quantum"), "--device quantum cannot be used here"),
         (("train", "mnist", "--model", "simple_cn"), "did you mean 'simple_cnn'"),
         (("train", "mnist", "--batch-size", "0"), "batch_size"),
+        (("train", "mnist", "--width", "0"), "width is 0.0; give a factor above 0"),
+        (("train", "mnist", "--act", "reul"), "did you mean 'relu'"),
+        (("train", "mnist", "--model", "mlp", "--norm", "batch"), "its options are in_features"),
         (("train",), "Missing argument"),
         (("report", "nowhere"), "nowhere"),
         (("diagnose", "nowhere"), "nowhere"),
@@ -212,3 +226,12 @@ def test_ctrl_c_keeps_what_was_recorded(tmp_path: Path) -> None:
 
 def test_the_version_is_told(tmp_path: Path, here: Here) -> None:
     assert here("--version", cwd=tmp_path).stdout.startswith("actograph 0.")
+
+
+def test_gradients_are_recorded_on_request(tmp_path: Path, here: Here) -> None:
+    done = here("train", "mnist", *QUICK, "--grad", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    view = read_run(tmp_path / "run")
+    assert [layer.name for layer in view.gradients.layers] == [layer.name for layer in view.layers]
+    assert view.parameters.names[0] == "block1.conv.weight"
+    assert 'id="gradient-norm"' in (tmp_path / "run" / "report.html").read_text()

@@ -14,9 +14,12 @@ from actograph.train.events import EVENTS, Callback, Stage
 from actograph.train.loop import Loop
 from actograph.train.state import SkipBatch, SkipStep, StopFit
 from actograph.train.step import Supervised
+from actograph.train.step_accumulate import Accumulate
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "loop.md"
 NUM_EPOCHS, NUM_TRAIN_BATCHES, NUM_VALID_BATCHES = 2, 2, 1
+WINDOW, NUM_WINDOW_BATCHES = 3, 5  # of the second table: a window of three batches and one of two in an epoch
+PLAIN, ACCUMULATING = "way to stop", "way to stop, windows of three"  # headers of the two tables
 NAMES = [event.__name__ for event in EVENTS]
 EXCEPTIONS: dict[str, Callable[[], BaseException]] = {
     "StopFit": lambda: StopFit("enough"),
@@ -32,13 +35,14 @@ class Raiser(Callback):
 
     stage = Stage.SETUP
 
-    def __init__(self, exception: str, event: str, phase: str | None) -> None:
-        self.exception, self.event, self.phase = exception, event, phase
+    def __init__(self, exception: str, event: str, phase: str | None, *, is_last: bool = False) -> None:
+        self.exception, self.event, self.phase, self.is_last = exception, event, phase, is_last
         self.is_done = False
 
     def at(self, loop: Loop, event: str) -> None:
         is_phase = self.phase is None or loop.progress.phase == self.phase
-        if event == self.event and is_phase and not self.is_done:
+        is_batch = not self.is_last or loop.progress.batch + 1 == loop.progress.num_batches
+        if event == self.event and is_phase and is_batch and not self.is_done:
             self.is_done = True
             raise EXCEPTIONS[self.exception]()
 
@@ -67,25 +71,27 @@ for _name in NAMES:
     _forward_to_at(Counting, _name)
 
 
-def small_loop() -> Loop:
+def small_loop(*, is_accumulating: bool = False) -> Loop:
     torch.manual_seed(0)
+    num_batches = NUM_WINDOW_BATCHES if is_accumulating else NUM_TRAIN_BATCHES
     model = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    batches = [(torch.randn(4, 2), torch.randn(4, 1)) for _ in range(NUM_TRAIN_BATCHES)]
-    step = Supervised(model, nn.functional.mse_loss, optimizer)
+    batches = [(torch.randn(4, 2), torch.randn(4, 1)) for _ in range(num_batches)]
+    plain = Supervised(model, nn.functional.mse_loss, optimizer)
+    step = Accumulate(plain, optimizer, WINDOW) if is_accumulating else plain
     return Loop(model, optimizer, step, batches, batches[:NUM_VALID_BATCHES])
 
 
-def table_rows(text: str) -> dict[str, list[str]]:
-    """Return the cells of the stop table by way to stop."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    header = next(index for index, line in enumerate(lines) if line.startswith("| way to stop"))
+def table_rows(text: str, title: str) -> dict[str, list[str]]:
+    """Return the cells of the stop table with this header by way to stop."""
+    lines = text.splitlines()
+    header = next(index for index, line in enumerate(lines) if line.startswith(f"| {title} |"))
     assert cells_of(lines[header])[1:] == [*(f"`{name}`" for name in NAMES), "leaves `fit`"]
     rows = {}
     for line in lines[header + 2 :]:
-        way, *cells = cells_of(line)
-        if len(cells) != len(NAMES) + 1:
+        if not line.startswith("|"):
             break
+        way, *cells = cells_of(line)
         rows[way] = cells
     return rows
 
@@ -94,14 +100,15 @@ def cells_of(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
-def observed(way: str) -> list[str]:
+def observed(way: str, *, is_accumulating: bool = False) -> list[str]:
     """Stop a real fit in the given way and return the row that the table should have."""
     words = re.findall(r"`(\w+)", way)
     counting = Counting()
-    loop = small_loop()
+    loop = small_loop(is_accumulating=is_accumulating)
     callbacks: list[Callback] = [counting]
     if len(words) > 1:
-        callbacks.append(Raiser(words[0], words[1], "valid" if "valid phase" in way else None))
+        phase = "valid" if "valid phase" in way else None
+        callbacks.append(Raiser(words[0], words[1], phase, is_last="last batch" in way))
     leaves = "nothing"
     try:
         if words == ["validate"]:
@@ -128,8 +135,22 @@ WAYS = [
     "`KeyboardInterrupt` in `after_loss`, valid phase",
 ]
 
+ACCUMULATING_WAYS = [
+    "normal end",
+    *(f"`StopFit` in `{name}`" for name in ("after_backward", "before_step", "after_step", "after_batch")),
+    *(f"`SkipBatch` in `{name}`" for name in SkipBatch.allowed_in),
+    *(f"`SkipBatch` in `{name}`, last batch" for name in SkipBatch.allowed_in),
+    *(f"`SkipStep` in `{name}`" for name in SkipStep.allowed_in),
+    *(f"`SkipStep` in `{name}`, last batch" for name in SkipStep.allowed_in),
+    "`ValueError` in `after_backward`",
+    "`KeyboardInterrupt` in `after_batch`",
+]
+TABLES = {PLAIN: WAYS, ACCUMULATING: ACCUMULATING_WAYS}
+
 if __name__ == "__main__":
-    print("| way to stop |", " | ".join(f"`{name}`" for name in NAMES), "| leaves `fit` |")
-    print("|---" * (len(NAMES) + 2) + "|")
-    for _way in WAYS:
-        print("|", _way, "|", " | ".join(observed(_way)), "|")
+    for _title, _ways in TABLES.items():
+        print("|", _title, "|", " | ".join(f"`{name}`" for name in NAMES), "| leaves `fit` |")
+        print("|---" * (len(NAMES) + 2) + "|")
+        for _way in _ways:
+            print("|", _way, "|", " | ".join(observed(_way, is_accumulating=_title == ACCUMULATING)), "|")
+        print()

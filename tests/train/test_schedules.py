@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actograph.errors import UsageError
-from actograph.train.schedules import constant, cosine, cosine_peak, join, linear, one_cycle
+from actograph.train.schedules import (
+    constant,
+    cosine,
+    cosine_peak,
+    flat_cosine,
+    join,
+    linear,
+    one_cycle,
+)
 
 # (progress, rate, momentum) of fastai's fit_one_cycle(lr_max=0.06), worked out by hand from its published formula
 # start + (1 + cos(pi (1 - p))) (end - start) / 2, with p the progress inside the part of 25 % or 75 %.
@@ -28,6 +36,22 @@ GOLDEN = [
 def test_one_cycle_equals_fastais_published_formula(progress: float, rate: float, momentum: float) -> None:
     assert one_cycle(0.06)(progress) == pytest.approx(rate, rel=1e-12)
     assert cosine_peak(0.95, 0.85, 0.95)(progress) == pytest.approx(momentum, rel=1e-12)
+
+
+# fastai's fit_flat_cos(lr=0.06): its combined_cos(0.75, lr, lr, lr / 1e5), from the same formula.
+@pytest.mark.parametrize(
+    ("progress", "rate"),
+    [
+        (0.0, 0.06),
+        (0.74, 0.06),
+        (0.75, 0.06),
+        (0.75 + 0.25 / 3, 0.06 - 0.25 * (0.06 - 6e-7)),
+        (0.875, (0.06 + 6e-7) / 2),
+        (1.0, 6e-7),
+    ],
+)
+def test_flat_cosine_equals_fastais_published_formula(progress: float, rate: float) -> None:
+    assert flat_cosine(0.06)(progress) == pytest.approx(rate, rel=1e-12)
 
 
 def test_one_cycle_equals_torchs_where_torch_is_asked_for_the_same_shape() -> None:

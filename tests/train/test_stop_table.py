@@ -4,19 +4,20 @@ import re
 
 import pytest
 
-from .stop_table import DOCUMENT, NAMES, WAYS, observed, table_rows
+from .stop_table import ACCUMULATING, DOCUMENT, NAMES, TABLES, observed, table_rows
 
 TEXT = DOCUMENT.read_text(encoding="utf-8")
-ROWS = table_rows(TEXT)
+ROWS = {title: table_rows(TEXT, title) for title in TABLES}
 
 
-@pytest.mark.parametrize("way", ROWS)
-def test_every_cell_of_the_stop_table_is_what_a_real_fit_does(way: str) -> None:
-    assert observed(way) == ROWS[way]
+@pytest.mark.parametrize(("title", "way"), [(title, way) for title in TABLES for way in ROWS[title]])
+def test_every_cell_of_the_stop_tables_is_what_a_real_fit_does(title: str, way: str) -> None:
+    assert observed(way, is_accumulating=title == ACCUMULATING) == ROWS[title][way]
 
 
-def test_the_stop_table_has_every_way() -> None:
-    assert list(ROWS) == WAYS
+@pytest.mark.parametrize("title", TABLES)
+def test_the_stop_tables_have_every_way(title: str) -> None:
+    assert list(ROWS[title]) == TABLES[title]
 
 
 def test_the_pseudocode_names_the_events_in_firing_order() -> None:

@@ -1,6 +1,6 @@
-"""Tell how training goes: a live line on a terminal, a row per epoch everywhere.
+"""Tell how training goes: a row per epoch, and a line about what is going on.
 
-No idea of where the values come from: the loop has them.
+No idea of where the values come from: the loop has them; nor of where they are shown: ``screens.py``.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ import time
 from collections.abc import Callable
 
 from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
+from actograph.callbacks.screens import Screen, screen_for
 from actograph.train.events import Callback, Stage
 from actograph.train.loop import Loop
 from actograph.train.state import Phase
 
-_REFRESH_S = 0.25  # between two drawings of the live line; each waits for the device
-_WIDTH = 12  # of a column, in characters
+_SMALL, _LARGE = 1e-3, 1e4  # numbers between them are shown with four decimals, others as powers of ten
 
 
 class Progress(Callback):
-    """Print a table with one row per epoch; on a terminal, also keep a line with batch, loss, rate and time left."""
+    """Show a table with one row per epoch, and a line with batch, loss, rate and time left.
+
+    On a terminal and in a notebook the line is drawn anew a few times a second; in a file or a pipe there is one a minute.
+    """
 
     stage = Stage.REPORT
     unique = True
@@ -30,67 +31,60 @@ class Progress(Callback):
     def __init__(
         self, console: Console | None = None, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        self._given_console = console
+        self._console = console
         self._clock = clock
-        self._console = Console()
-        self._live: Live | None = None
-        self._fit_start = 0.0
+        self._screen: Screen | None = None  # while a fit runs
+        self._fit_start: tuple[float, float] | None = None  # time, and share of the fit that lay behind
         self._epoch_start = 0.0
-        self._next_refresh = 0.0
+        self._next_line = 0.0
 
     def before_fit(self, loop: Loop) -> None:
-        """Print the table's head and start the live line."""
-        self._console = self._given_console or Console()
-        self._fit_start = self._next_refresh = self._clock()
-        if not loop.progress.num_epochs:
-            return  # validate() has no epochs to print
-        self._print("".join(f"{name:>{_WIDTH}}" for name in ("epoch", *columns(loop), "time")))
-        if self._console.is_terminal and not self._console.is_dumb_terminal:
-            self._live = Live(console=self._console, auto_refresh=False, transient=True)
-            self._live.start()
+        """Find out where to show it; ``validate()`` has no epochs to show."""
+        self._fit_start = None
+        if loop.progress.num_epochs:
+            self._screen = screen_for(self._console or Console())
 
     def before_epoch(self, loop: Loop) -> None:
-        """Start the epoch's clock."""
+        """Start the clocks."""
         self._epoch_start = self._clock()
+        if self._fit_start is None:
+            self._fit_start = self._epoch_start, loop.progress.fraction
+        if self._screen is not None:
+            self._next_line = self._epoch_start + self._screen.refresh_s
 
     def after_batch(self, loop: Loop) -> None:
-        """Redraw the live line, if it is time."""
-        if self._live is None or (now := self._clock()) < self._next_refresh:
+        """Show the line, if it is time."""
+        if self._screen is None or (now := self._clock()) < self._next_line:
             return
-        self._live.update(Text(live_line(loop, now - self._fit_start)), refresh=True)
-        self._next_refresh = now + _REFRESH_S
+        self._screen.line(live_line(loop, self._left_s(loop, now)))
+        self._next_line = now + self._screen.refresh_s
 
     def after_epoch(self, loop: Loop) -> None:
-        """Print the epoch's row."""
-        values = loop.values
-        cells = [str(loop.progress.epoch)]
-        cells += [f"{values[name]:.4f}" if name in values else "-" for name in columns(loop)]
-        cells.append(duration(self._clock() - self._epoch_start))
-        self._print("".join(f"{cell:>{_WIDTH}}" for cell in cells))
+        """Show the epoch's row."""
+        if self._screen is not None:
+            cells = {name: number(value) for name, value in loop.values.items()}
+            time_s = self._clock() - self._epoch_start
+            self._screen.row({"epoch": str(loop.progress.epoch), **cells, "time": duration(time_s)})
 
     def after_fit(self, loop: Loop) -> None:
         """Say why the fit ended early, if it did."""
-        if loop.stop_reason is not None:
-            self._print(f"stopped: {loop.stop_reason}")
+        if self._screen is not None and loop.stop_reason is not None:
+            self._screen.note(f"stopped: {loop.stop_reason}")
 
     def cleanup_fit(self, loop: Loop) -> None:
-        """Take the live line away."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        """Take the line away."""
+        if self._screen is not None:
+            self._screen.close()
+            self._screen = None
 
-    def _print(self, line: str) -> None:
-        self._console.print(Text(line), soft_wrap=True)
-
-
-def columns(loop: Loop) -> tuple[str, ...]:
-    """Return the names of the values an epoch can have."""
-    if loop.valid_loader is None:
-        return ("train_loss",)
-    return ("train_loss", "valid_loss", *loop.metrics)
+    def _left_s(self, loop: Loop, now: float) -> float | None:
+        """Return how long the rest will take at the pace so far; None while nothing is done."""
+        began, fraction_then = self._fit_start or (now, 0.0)
+        done = loop.progress.fraction - fraction_then
+        return (now - began) * (1 - loop.progress.fraction) / done if done > 0 else None
 
 
-def live_line(loop: Loop, elapsed_s: float) -> str:
+def live_line(loop: Loop, left_s: float | None) -> str:
     """Return epoch, batch, loss, rate and time left in one line."""
     progress = loop.progress
     total = "?" if progress.num_batches is None else progress.num_batches
@@ -99,12 +93,21 @@ def live_line(loop: Loop, elapsed_s: float) -> str:
         f"{progress.phase} {progress.batch + 1}/{total}",
     ]
     mean = loop.train_loss if progress.phase is Phase.TRAIN else loop.valid_loss
-    parts.append(f"loss {mean.compute():.4f}")  # sync: at the pace of the live line
+    parts.append(f"loss {number(mean.compute())}")  # sync: at the pace of the screen
     parts.append(f"lr {loop.optimizer.param_groups[-1]['lr']:.3g}")
-    if progress.fraction > 0:
-        left_s = elapsed_s * (1 - progress.fraction) / progress.fraction
+    if left_s is not None:
         parts.append(f"{duration(left_s)} left")
     return "  ".join(parts)
+
+
+def number(value: float) -> str:
+    """Return a loss or a metric with four decimals, or as a power of ten where these would say nothing.
+
+    >>> number(0.98765), number(0.0), number(2.5e-5)
+    ('0.9877', '0.0000', '2.500e-05')
+    """
+    is_plain = value == 0 or _SMALL <= abs(value) < _LARGE or not math.isfinite(value)
+    return f"{value:.4f}" if is_plain else f"{value:.3e}"
 
 
 def duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ import math
 import time
 from array import array
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -102,6 +102,19 @@ class Recorder(Callback):
         """Fetch the last losses, so that no tensor of the device is kept."""
         self._fetch()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was recorded."""
+        self._fetch()
+        arrays = {name: torch.from_numpy(np.array(values)) for name, values in self._arrays().items()}
+        return {"epochs": [dict(row) for row in self.epochs], **arrays}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state_dict`` returned."""
+        self.epochs = [dict(row) for row in state["epochs"]]
+        self._pending.clear()
+        for name, values in self._arrays().items():
+            values[:] = array(values.typecode, state[name].tolist())
+
     def plot_loss(self) -> go.Figure:
         """Draw the raw and the smoothed loss over the steps."""
         from actograph.show import figures  # noqa: PLC0415 - plotly is slow to import
@@ -114,6 +127,14 @@ class Recorder(Callback):
 
         curves = {"learning rate": self.lrs, "momentum": self.momentums}
         return figures.schedule_curves(self.steps, curves)
+
+    def _arrays(self) -> dict[str, array[Any]]:
+        return {
+            "steps": self._steps,
+            "lrs": self._lrs,
+            "momentums": self._momentums,
+            "losses": self._losses,
+        }
 
     def _fetch(self) -> None:
         if self._pending:

@@ -12,6 +12,7 @@ import typer
 
 from actograph import __version__
 from actograph.cli.diagnose import diagnose
+from actograph.cli.predict import predict
 from actograph.cli.report import report
 from actograph.cli.runs import ls, show
 from actograph.cli.shapes import shapes
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (train, report, diagnose, show, ls, shapes):
+for command in (train, predict, report, diagnose, show, ls, shapes):
     app.command()(command)
 
 

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from actograph.cli.network import Act, NormOption, Width, network_options
 from actograph.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,10 +32,16 @@ LABEL_SMOOTHING = 0.1  # share of the target spread over all classes (Szegedy et
 def train(
     data: Annotated[
         str,
-        typer.Argument(help="'mnist' (5,000 real digits), or a folder with a folder of images per class."),
+        typer.Argument(
+            help="'mnist' (5,000 real digits), a folder with a folder of images per class, a folder of MNIST's IDX "
+            "files, or a .npz file."
+        ),
     ],
     *,
-    model: Annotated[str, typer.Option(help="simple_cnn, simple_cnn_bn or mlp.")] = "simple_cnn",
+    model: Annotated[str, typer.Option(help="simple_cnn, simple_cnn_bn, resnet or mlp.")] = "simple_cnn",
+    width: Width = 1.0,
+    act: Act = None,
+    norm: NormOption = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = 5,
     lr: Annotated[float, typer.Option(help="Highest learning rate of the 1cycle schedule.")] = MAX_LR,
     batch_size: Annotated[int, typer.Option(help="Samples in a batch.")] = BATCH_SIZE,
@@ -52,11 +59,31 @@ def train(
     budget: Annotated[
         float | None, typer.Option(help="Share of the step time recording may take.  [default: no limit]")
     ] = None,
+    grad: Annotated[
+        bool,
+        typer.Option("--grad", help="Record the gradients of layers and parameters, and the updates, too."),
+    ] = False,
 ) -> None:
     """Train with one cycle, record every layer at every step, say what is wrong, and write a report."""
     console = Console(highlight=False)
+    network = network_options(act, norm)
     job = prepare(
-        Options(data, model, epochs, lr, batch_size, label_smoothing, size, device, seed, out, budget)
+        Options(
+            data,
+            model,
+            width,
+            network,
+            epochs,
+            lr,
+            batch_size,
+            label_smoothing,
+            size,
+            device,
+            seed,
+            out,
+            budget,
+            grad,
+        )
     )
     console.print(Text(job.headline))
     try:
@@ -74,6 +101,8 @@ class Options:
 
     data: str
     model: str
+    width: float
+    network: dict[str, str | None]
     epochs: int
     lr: float
     batch_size: int
@@ -83,6 +112,7 @@ class Options:
     seed: int
     out: Path | None
     budget: float | None
+    grad: bool
 
 
 @dataclass(frozen=True)
@@ -100,9 +130,10 @@ def prepare(options: Options) -> Job:
     from torch import nn
 
     from actograph.callbacks.activation_stats import ActivationStats
+    from actograph.callbacks.gradient_stats import GradientStats
     from actograph.data.open_data import open_data
     from actograph.learner import Learner
-    from actograph.models.registry import build_model
+    from actograph.models.registry import build_for_images
     from actograph.train.metrics import Accuracy
 
     if options.epochs < 1:
@@ -118,22 +149,26 @@ def prepare(options: Options) -> Job:
     )
     assert loaders.num_classes is not None
     assert loaders.input_size is not None
-    channels, side = loaders.input_size[0], loaders.input_size[-1]
-    network = build_model(options.model, loaders.num_classes, channels, side)
+    network = build_for_images(
+        options.model, loaders.num_classes, loaders.input_size, options.width, **options.network
+    )
     told = {"model": options.model, "data": options.data, "epochs": options.epochs, "lr_max": options.lr}
     told |= {
         "batch_size": options.batch_size,
         "label_smoothing": options.label_smoothing,
         "seed": options.seed,
     }
-    stats = ActivationStats(budget=options.budget, out=options.out, name=options.model, config=told)
+    told |= {"width": options.width, **options.network}
+    stats = ActivationStats(
+        budget=options.budget, out=options.out, name=options.model, config=told, grad=options.grad
+    )
     learner = Learner(
         network,
         loaders,
         nn.CrossEntropyLoss(label_smoothing=options.label_smoothing),
         lr=options.lr,
         metrics=[Accuracy()],
-        callbacks=[stats],
+        callbacks=[stats, GradientStats()] if options.grad else [stats],
         device=device,
     )
     return Job(learner, stats, headline(options, loaders, network, device))
@@ -169,6 +204,7 @@ def choose_device(name: str) -> torch.device:
 
 def conclude(job: Job, console: Console) -> None:
     """Print the findings in words and where the report is."""
+    from actograph.inference.export import EXPORT
     from actograph.rules.diagnose import diagnose
     from actograph.show import terminal, words
     from actograph.show.report import write_report
@@ -182,4 +218,11 @@ def conclude(job: Job, console: Console) -> None:
     directory = job.stats.recording.path
     assert directory is not None
     report = write_report(view, diagnosis, directory / REPORT)
-    console.print(Text(f"\nReport:  {report}\nNumbers: actograph show {directory}"), soft_wrap=True)
+    model = job.learner.export(directory / EXPORT)
+    console.print(
+        Text(
+            f"\nReport:  {report}\nNumbers: actograph show {directory}\n"
+            f"Model:   {model}, for actograph predict {directory} IMAGE"
+        ),
+        soft_wrap=True,
+    )

@@ -47,15 +47,15 @@ def num_train_batches(loader: Iterable[Any], steps: int | None) -> int:
 
 
 def batches(
-    loader: Iterable[Any], device: torch.device, progress: Progress, limit: int | None
+    loader: Iterable[Any], device: torch.device, progress: Progress, limit: int | None, num_done: int = 0
 ) -> Iterator[Batch]:
-    """Yield the batches of a phase, at most ``limit``, keeping ``progress`` up to date.
+    """Yield the batches of a phase, at most ``limit`` with the ``num_done`` before them, keeping ``progress`` up to date.
 
     A UsageError says that an item is no pair, or that there was no batch at all.
     """
     phase, num_batches = progress.phase, progress.num_batches
-    seen = 0
-    for item in islice(loader, limit):
+    seen = num_done
+    for item in islice(loader, None if limit is None else limit - num_done):
         progress.start_batch(seen)
         if not isinstance(item, (tuple, list)) or len(item) != 2:  # noqa: PLR2004 - x and y
             raise UsageError(f"the {phase} loader must give pairs (x, y), but gave {_arity(item)}")

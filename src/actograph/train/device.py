@@ -5,7 +5,7 @@ No idea of loaders or training.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -21,13 +21,24 @@ def move(value: Any, device: torch.device) -> Any:
     if isinstance(value, torch.Tensor):
         # Host to CUDA may overlap with compute when the memory is pinned; CUDA to host may not.
         return value.to(device, non_blocking=device.type == "cuda")
+    return map_tensors(lambda tensor: move(tensor, device), value)
+
+
+def map_tensors(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
+    """Return ``value`` with ``function`` applied to every tensor in tuples, lists and dicts; other things as they are.
+
+    >>> map_tensors(torch.neg, [torch.ones(1), "text"])
+    [tensor([-1.]), 'text']
+    """
+    if isinstance(value, torch.Tensor):
+        return function(value)
     if isinstance(value, Mapping):
-        return {key: move(item, device) for key, item in value.items()}
+        return {key: map_tensors(function, item) for key, item in value.items()}
     if isinstance(value, tuple):
-        items = tuple(move(item, device) for item in value)
+        items = tuple(map_tensors(function, item) for item in value)
         return items if type(value) is tuple else type(value)(*items)  # a namedtuple takes its fields
     if isinstance(value, list):
-        return [move(item, device) for item in value]
+        return [map_tensors(function, item) for item in value]
     return value
 
 

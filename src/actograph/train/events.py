@@ -32,6 +32,7 @@ class Stage(IntEnum):
     CHANGE = 1  # change the batch, the rates or the course of the fit
     MEASURE = 2  # look at what is final now
     REPORT = 3  # tell people
+    SAVE = 4  # keep what everybody else has done with the event
 
 
 class Callback:
@@ -133,9 +134,13 @@ def check_allowed(request: ControlFlow, event: Event, handler: Handler) -> None:
 def in_order(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
     """Sort by stage, keeping the given order inside a stage; refuse two of a class that is ``unique``."""
     ordered = tuple(sorted(callbacks, key=lambda callback: callback.stage))
-    for cls in {type(callback) for callback in ordered if callback.unique}:
-        if (count := sum(isinstance(callback, cls) for callback in ordered)) > 1:
-            raise UsageError(f"{count} callbacks of class {cls.__name__} in one fit: give only one")
+    for cls in {cls for callback in ordered for cls in type(callback).__mro__ if vars(cls).get("unique")}:
+        same = [type(callback).__name__ for callback in ordered if isinstance(callback, cls)]
+        if len(same) > 1:
+            which = "" if set(same) == {cls.__name__} else f" ({', '.join(same)})"
+            raise UsageError(
+                f"{len(same)} callbacks of class {cls.__name__} in one fit{which}: give only one"
+            )
     return ordered
 
 

@@ -75,6 +75,16 @@ def one_cycle(lr_max: float, div: float = 25, div_final: float = 1e5, pct_start:
     return cosine_peak(lr_max / div, lr_max, lr_max / div_final, pct_start)
 
 
+def flat_cosine(lr: float, div_final: float = 1e5, pct_start: float = 0.75) -> Schedule:
+    """Stay at ``lr`` for ``pct_start`` of the progress, then fall to ``lr / div_final`` by cosine, as fastai's.
+
+    >>> rate = flat_cosine(0.5)
+    >>> rate(0.0), rate(0.75)
+    (0.5, 0.5)
+    """
+    return cosine_peak(lr, lr, lr / div_final, pct_start)
+
+
 def cosine_peak(start: float, middle: float, end: float, pct_start: float = 0.25) -> Schedule:
     """Go from ``start`` to ``middle`` in the first ``pct_start`` of the progress, then to ``end``, both by cosine."""
     return join((pct_start, cosine(start, middle)), (1 - pct_start, cosine(middle, end)))

@@ -5,6 +5,7 @@ No idea of how a batch is computed or who listens.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -91,11 +92,15 @@ class Progress:
     batch: int = 0  # index of the batch in this phase
     num_batches: int | None = None  # of this phase; None: a valid loader without a length
     step: int = 0  # optimizer steps made so far, over all fits
+    num_skipped_steps: int = 0  # those due and not made (a scaler's overflow, SkipStep), over all fits
     fraction: float = 0.0  # share of this fit's training batches that lie behind, in [0, 1]
+    num_gathered: int = 0  # training batches whose gradients wait for the next step
+    dropped_fraction: float = 0.0  # share of this fit's training batches whose step was skipped
 
     def start_fit(self, num_epochs: int) -> None:
-        """Go back to the start of a fit; ``step`` goes on."""
+        """Go back to the start of a fit; ``step`` and ``num_skipped_steps`` go on."""
         self.num_epochs = num_epochs
+        self.num_gathered, self.dropped_fraction = 0, 0.0
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
@@ -114,6 +119,21 @@ class Progress:
             done = index / self.num_batches if index < self.num_batches else 1.0
             self.fraction = (self.epoch + done) / self.num_epochs
 
+    @property
+    def schedule_fraction(self) -> float:
+        """What schedules are functions of: ``fraction`` without the batches whose step was skipped."""
+        return max(self.fraction - self.dropped_fraction, 0.0)
+
+    def end_step(self, *, is_skipped: bool) -> None:
+        """Stand behind a window of gathered gradients, whether or not it moved the weights."""
+        if is_skipped:
+            assert self.num_batches is not None  # of a train phase they are known
+            self.num_skipped_steps += 1
+            self.dropped_fraction += self.num_gathered / (self.num_batches * self.num_epochs)
+        else:
+            self.step += 1
+        self.num_gathered = 0
+
     def end_phase(self) -> None:
         """Stand behind the last batch of the phase."""
         if self.phase is Phase.TRAIN:
@@ -121,6 +141,37 @@ class Progress:
 
     def __str__(self) -> str:
         return f"epoch {self.epoch} of {self.num_epochs}, {self.phase} batch {self.batch}, step {self.step}"
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Where a fit goes on that was saved in its middle, and how what it had is put back.
+
+    ``restore`` is called when everything that begins a fit, or an epoch, has been done again; ``start`` after it gives
+    the rest of the train loader's batches.
+    """
+
+    epoch: int  # the one to go on with
+    num_done: int | None  # batches of it that lie behind; None: it has not begun
+    num_epochs: int
+    num_batches: int  # of a training epoch
+    num_frozen: int  # parameters that require no gradient
+    stop_reason: str | None  # the fit had been asked to stop
+    restore: Callable[[], None]
+    start: Callable[[], Iterator[Any]]
+
+    def check(self, num_epochs: int, num_batches: int, num_frozen: int) -> None:
+        """Raise UsageError unless the fit that begins has the shape of the one that was saved."""
+        if self.num_frozen != num_frozen:
+            raise UsageError(
+                f"the checkpoint was saved with {self.num_frozen} parameters frozen, but now {num_frozen} are: "
+                "freeze or unfreeze as before, or begin a new fit with load_weights"
+            )
+        if (self.num_epochs, self.num_batches) != (num_epochs, num_batches):
+            raise UsageError(
+                f"the checkpoint was saved in a fit of {self.num_epochs} epochs of {self.num_batches} batches, but this "
+                f"fit has {num_epochs} of {num_batches}: call the same fit again, or begin a new one with load_weights"
+            )
 
 
 class ControlFlow(Exception):  # noqa: N818 - a request, not an error
