@@ -1,0 +1,91 @@
+"""`patched`: the closed list of places in torch that are replaced while a foreign script is watched.
+
+No idea of what is done with what is seen there. Everything else is seen by torch's public hooks. Each place gets its
+original back; a replacement that the script has kept (``from torch.nn.utils import clip_grad_norm_``) calls the original.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
+from torch.nn.utils import clip_grad
+
+Function = Callable[..., Any]
+
+
+class Listener(Protocol):
+    """What is told of the script's calls; it must not raise."""
+
+    def before_backward(self, tensors: object) -> None:
+        """Note that ``torch.autograd.backward`` is about to run on these."""
+
+    def before_clip(self) -> None:
+        """Note that gradients are about to be clipped."""
+
+    def after_scale(self, scaler: GradScaler, outputs: object, scaled: object) -> None:
+        """Note what a scaler has multiplied with its scale."""
+
+
+@contextlib.contextmanager
+def patched(listener: Listener) -> Iterator[None]:
+    """Tell the listener of backwards, clips and scalings until the block is left."""
+    places: list[tuple[object, str, Callable[[Function, Listener], Function]]] = [
+        (torch.autograd, "backward", _backward),  # Tensor.backward calls it
+        *[
+            (module, name, _clip)
+            for module in (torch.nn.utils, clip_grad)
+            for name in ("clip_grad_norm_", "clip_grad_value_")
+        ],
+        (GradScaler, "scale", _scale),
+    ]
+    replaced = []
+    for owner, name, wrap in places:
+        original = getattr(owner, name)
+        replacement = wrap(original, listener)
+        setattr(owner, name, replacement)
+        replaced.append((owner, name, original, replacement))
+    try:
+        yield
+    finally:
+        for owner, name, original, replacement in replaced:
+            if getattr(owner, name) is replacement:  # else somebody has put something of theirs around it
+                setattr(owner, name, original)
+
+
+# A compiler that traces through these sees that it compiles as a constant, and nothing but the original.
+
+
+def _backward(original: Function, listener: Listener) -> Function:
+    @functools.wraps(original)
+    def backward(*args: Any, **kwargs: Any) -> Any:
+        if not torch.compiler.is_compiling():
+            listener.before_backward(args[0] if args else kwargs.get("tensors"))
+        return original(*args, **kwargs)
+
+    return backward
+
+
+def _clip(original: Function, listener: Listener) -> Function:
+    @functools.wraps(original)
+    def clip(*args: Any, **kwargs: Any) -> Any:
+        if not torch.compiler.is_compiling():
+            listener.before_clip()
+        return original(*args, **kwargs)
+
+    return clip
+
+
+def _scale(original: Function, listener: Listener) -> Function:
+    @functools.wraps(original)
+    def scale(scaler: GradScaler, outputs: Tensor) -> Any:
+        scaled = original(scaler, outputs)
+        listener.after_scale(scaler, outputs, scaled)
+        return scaled
+
+    return scale

@@ -1,0 +1,74 @@
+"""`Roots`: which of the modules that are called are models to record.
+
+No idea of hooks or recordings. A root is the first module to be called, gradients enabled, that has trainable parameters
+and is not part of a root; so modules that a model keeps in a plain list, and models that are called part by part, are found
+as well. A module whose parts are roots already gives those of its parts that are not.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from weakref import WeakValueDictionary
+
+import torch
+from torch import nn
+
+REASONS: dict[type[nn.Module], str] = {
+    torch.fx.GraphModule: "a traced graph has no layers to tell apart",
+    torch.jit.ScriptModule: "TorchScript does not call hooks",
+    nn.DataParallel: "DataParallel copies the model at each forward; DistributedDataParallel is recorded",
+}
+
+
+class Roots:
+    """The models seen so far; keeps none alive."""
+
+    def __init__(self) -> None:
+        self._seen = WeakValueDictionary[int, nn.Module]()  # by id: a module need not be hashable
+        self._recorded = WeakValueDictionary[int, nn.Module]()
+        self._frozen = WeakValueDictionary[int, nn.Module]()
+        self.unseen: list[str] = []  # what is not recorded, and why: lines for people
+
+    def is_settled(self, module: nn.Module) -> bool:
+        """Tell whether nothing is left to be decided about a module."""
+        return id(module) in self._seen
+
+    def take(self, module: nn.Module) -> list[nn.Module]:
+        """Settle a module that is being called; return what is to be recorded from now on."""
+        reason = _reason_against(module)
+        if reason is not None:
+            self._settle(module)
+            self.unseen.append(f"{type(module).__name__} is not recorded: {reason}")
+            return []
+        if not any(parameter.requires_grad for parameter in module.parameters()):
+            self._seen[id(module)] = self._frozen[id(module)] = module
+            return []
+        parts = list(self._new_parts(module))
+        self._settle(module)
+        self._recorded.update({id(part): part for part in module.modules()})
+        return parts
+
+    def look_again(self) -> None:
+        """Take modules without trainable parameters into account again: they may have been thawed."""
+        for key in list(self._frozen):
+            self._seen.pop(key, None)
+        self._frozen.clear()
+
+    def _settle(self, module: nn.Module) -> None:
+        self._seen.update({id(part): part for part in module.modules()})
+
+    def _new_parts(self, module: nn.Module) -> Iterator[nn.Module]:
+        if not any(id(part) in self._recorded for part in module.modules()):
+            yield module
+            return
+        for child in module.children():
+            yield from self._new_parts(child)
+
+
+def _reason_against(module: nn.Module) -> str | None:
+    """Return why a module cannot be recorded; None if it can."""
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")  # importing it takes seconds
+    if dynamo is not None and isinstance(module, getattr(dynamo, "OptimizedModule", ())):
+        return "layers of a compiled model are not called one by one"
+    return next((reason for kind, reason in REASONS.items() if isinstance(module, kind)), None)
