@@ -44,7 +44,7 @@ def with_outputs(text: str, shown: list[go.Figure]) -> str:
     def run(match: re.Match[str]) -> str:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(match["code"], names)  # noqa: S102 - our own page
+            exec(match["code"], names)
         code = f"```python\n{match['code']}```"
         return code if match["printed"] is None else f"{code}\n\n```text\n{printed.getvalue()}```"
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import stat
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -34,3 +36,15 @@ def test_after_an_error_the_old_file_is_there_and_nothing_else(tmp_path: Path) -
         write_atomically(path, fail)
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_file_system_that_cannot_sync_folders_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", sync)
+    write_atomically(tmp_path / "a.bin", partial(_write, b"new"))
+    assert (tmp_path / "a.bin").read_bytes() == b"new"

@@ -32,6 +32,7 @@ PUBLIC_NAMES = {
     "GradientStats": "actograph.callbacks.gradient_stats",
     "GradientView": "actograph.show.parameters",
     "Guard": "actograph.callbacks.guard",
+    "LRFind": "actograph.sweep.result",
     "LRScheduler": "actograph.callbacks.lr_scheduler",
     "Learner": "actograph.learner",
     "Loaders": "actograph.data.loaders",
@@ -122,6 +123,7 @@ if TYPE_CHECKING:
     from actograph.show.activations import ActivationView as ActivationView
     from actograph.show.parameters import GradientView as GradientView
     from actograph.show.run import open_run as open_run
+    from actograph.sweep.result import LRFind as LRFind
     from actograph.train.events import Callback as Callback
     from actograph.train.events import Stage as Stage
     from actograph.train.loop import Loop as Loop

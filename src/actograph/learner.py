@@ -19,12 +19,14 @@ from actograph.callbacks.collection import CallbackCollection
 from actograph.callbacks.gradient_stats import GradientStats
 from actograph.callbacks.progress import Progress
 from actograph.callbacks.recorder import Recorder
-from actograph.callbacks.schedule import ScheduleParams, rate_ratios
+from actograph.callbacks.schedule import ScheduleParams
 from actograph.data.loaders import Loaders
 from actograph.errors import UsageError
 from actograph.inference.export import Export, write_export
 from actograph.show.activations import ActivationView
 from actograph.show.parameters import GradientView
+from actograph.sweep.range_test import lr_find
+from actograph.sweep.result import LRFind
 from actograph.train.checkpoint import load_checkpoint, load_weights_of, save_checkpoint
 from actograph.train.device import device_of, move
 from actograph.train.events import Callback, Plan, in_order, plan
@@ -35,7 +37,7 @@ from actograph.train.metrics_classes import ConfusionMatrix
 from actograph.train.optimizers import fused
 from actograph.train.parameter_groups import Splitter, check_optimizer, split
 from actograph.train.predictions import TopLosses, predict_loader, top_losses
-from actograph.train.rates import Rate, group_rates
+from actograph.train.rates import Rate, group_rates, rate_ratios
 from actograph.train.schedules import Schedule, constant, cosine_peak, flat_cosine, one_cycle
 from actograph.train.state import Batch
 from actograph.train.step import LossFunction, StepFactory, Supervised, TrainStep
@@ -280,6 +282,25 @@ class Learner:
         if not (freeze_epochs and self.loop.stop_reason is not None):
             rates = slice(base_lr / 2 / lr_mult, base_lr / 2)
             self.fit_one_cycle(epochs, rates, pct_start=pct_start, div=div, callbacks=visitors, steps=steps)
+
+    def lr_find(
+        self,
+        start_lr: float = 1e-7,
+        end_lr: float = 10.0,
+        num_it: int = 100,
+        *,
+        stop_div: bool = True,
+        repeats: int = 1,
+        steps: int | None = None,
+    ) -> LRFind:
+        """Look for a learning rate: ``num_it`` steps at rates that rise from ``start_lr`` to ``end_lr``, then undone.
+
+        ``learn.lr_find().valley`` is the rate to take where in doubt; print the result, or ``plot()`` it. None is suggested
+        where the loss does not fall by more than its noise. With ``repeats`` it tells how far the suggestions spread.
+        Model, optimizer, scaler, loader and random states are as before afterwards, bit for bit; no callback runs. See
+        `actograph.sweep.range_test.lr_find`.
+        """
+        return lr_find(self.loop, start_lr, end_lr, num_it, stop_div=stop_div, repeats=repeats, steps=steps)
 
     def freeze(self) -> None:
         """Train the last parameter group only, and the normalization layers of all (see ``Freezing``)."""

@@ -110,6 +110,19 @@ def test_a_fit_that_ends_before_validation_has_no_best(tmp_path: Path) -> None:
     assert files(tmp_path) == ["last.ckpt"]
 
 
+def test_an_epoch_after_which_the_fit_is_stopped_may_be_the_best(tmp_path: Path) -> None:
+    class Stop(Callback):
+        def after_epoch(self, loop: Loop) -> None:
+            if loop.progress.epoch == 1:
+                raise StopFit("good enough")
+
+    saving = Checkpoint(tmp_path)
+    learn = learner()
+    learn.fit(3, callbacks=[saving, Stop()])
+    assert step_of(tmp_path / "best.ckpt") == 6
+    assert saving.best_value == learn.loop.values["valid_loss"]
+
+
 def test_it_comes_after_all_others(tmp_path: Path) -> None:
     class Late(Callback):
         stage = Stage.REPORT

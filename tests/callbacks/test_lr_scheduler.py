@@ -74,6 +74,13 @@ def test_it_passes_the_checks_of_every_callback(check: CallbackCheck, per: Any) 
     check(lambda: LRScheduler(steps, per))
 
 
+def test_a_rate_that_is_a_tensor_comes_back() -> None:
+    loop = tiny_loop()
+    loop.optimizer.param_groups[0]["lr"] = torch.tensor(0.25)  # torch's schedulers change it in place
+    loop.fit(2, [LRScheduler(steps, "step")])
+    assert loop.optimizer.param_groups[0]["lr"] == 0.25
+
+
 def test_a_second_fit_begins_with_the_optimizers_own_settings_again() -> None:
     loop, rates, scheduler = tiny_loop(), Rates(), LRScheduler(one_cycle, "step")
     keys = set(loop.optimizer.param_groups[0])

@@ -59,7 +59,7 @@ def test_an_unknown_value_is_refused_with_a_near_name() -> None:
     ):
         Monitor("confusion_matrix", "max").read(loop)
     assert Monitor("valid_loss").read(loop) == loop.values["valid_loss"]
-    loop.stop_reason = "inside an epoch"
+    loop.is_epoch_whole = False
     assert Monitor("valid_loss").read(loop) is None
     with pytest.raises(UsageError, match=r"no valid loader\): did you mean 'train_loss'"):
         Monitor("valid_loss").check(tiny_loop(is_valid=False))

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from actograph.callbacks.schedule import ScheduleParams, rate_ratios
+from actograph.callbacks.schedule import ScheduleParams
 from actograph.testing.callbacks import tiny_loop
 from actograph.train.events import Callback
 from actograph.train.loop import Loop
@@ -114,11 +114,6 @@ def test_ratios_may_be_given() -> None:
     loop.fit(1, [ScheduleParams(lr=constant(0.4), ratios=(0.25, 1.0)), Both()])
     assert seen == [[0.1, 0.4]] * len(seen)
     assert [group["lr"] for group in loop.optimizer.param_groups] == [0.1, 0.1]
-
-
-def test_rates_of_zero_have_no_ratio() -> None:
-    assert rate_ratios([0.0, 0.0]) == [1.0, 1.0]
-    assert rate_ratios([0.0, 2.0]) == [0.0, 1.0]
 
 
 def test_momentum_has_two_names_and_may_be_off() -> None:

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from actograph.cli.main import main
+from actograph.data.digits import digits
 from actograph.runlog.reader import read_run
 
 QUICK = ("--epochs", "1", "--batch-size", "256")
@@ -101,6 +102,23 @@ def test_a_run_can_be_listed_shown_diagnosed_and_reported(
     assert json.loads(diagnosed.stdout)["findings"] == []
     assert here("report", "run", "--out", "again.html", cwd=cwd).returncode == 0
     assert (cwd / "again.html").is_file()
+
+
+def test_a_run_classifies_images_with_its_model(
+    trained: tuple[Path, subprocess.CompletedProcess[str]], here: Here
+) -> None:
+    cwd, done = trained
+    assert f"Model:   {Path('run') / 'model.safetensors'}, for actograph predict run IMAGE" in done.stdout
+    data = digits(batch_size=40)
+    assert data.normalization is not None
+    x, y = next(iter(data.valid or ()))
+    pixels = (x * data.normalization.std[0] + data.normalization.mean[0]) * 255
+    images = [f"{number}.png" for number in range(len(y))]
+    for image, one in zip(images, pixels.round().byte().numpy(), strict=True):
+        Image.fromarray(one[0]).save(cwd / image)
+    found = json.loads(here("predict", "run", *images, "--json", cwd=cwd).stdout)
+    assert [entry["image"] for entry in found] == images
+    assert sum(entry["class"] == str(int(digit)) for entry, digit in zip(found, y, strict=True)) >= 34
 
 
 def test_the_same_seed_gives_the_same_run(tmp_path: Path, here: Here) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 
 from actograph.hooks.channels import ChannelAxes
 from actograph.hooks.layer_hooks import LayerHooks
@@ -243,3 +244,51 @@ def test_nothing_is_recorded_inside_a_compiled_region() -> None:
         out = compiled(torch.ones(1, 2))
     assert math.isfinite(out.sum().item())
     assert record.layers == []
+
+
+def fake(model: nn.Module, x: Tensor) -> Tensor:
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        shape = model(mode.from_tensor(x)).shape
+    return torch.tensor(shape)
+
+
+def nested(model: nn.Module, x: Tensor) -> Tensor:
+    values: Tensor = model(torch.nested.nested_tensor(list(x), layout=torch.jagged)).values()
+    return values
+
+
+OTHER_FORWARDS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "grad": lambda model, x: torch.func.grad(lambda one: model(one).sum())(x),
+    "vmap": lambda model, x: torch.func.vmap(model)(x),
+    "jvp": lambda model, x: torch.func.jvp(model, (x,), (x,))[1],
+    "each sample's": lambda model, x: torch.func.vmap(torch.func.grad(lambda one: model(one).sum()))(x),
+    "fake": fake,
+    "nested": nested,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, of jvp
+@pytest.mark.parametrize("is_known", [False, True], ids=["first", "later"])
+@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("kind", OTHER_FORWARDS)
+def test_forwards_that_are_no_training_are_left_alone(kind: str, *, gradients: bool, is_known: bool) -> None:
+    x = torch.randn(2, 3, 4)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 6), nn.GELU())
+    expected = OTHER_FORWARDS[kind](model, x)
+    record = Recorded(model)
+    record.hooks.gradients = gradients
+    with record.hooks:
+        if is_known:
+            model(x).sum().backward()
+        before = record.rows()
+        torch.testing.assert_close(OTHER_FORWARDS[kind](model, x), expected)
+        assert record.rows().keys() == before.keys()
+        assert not any(row[Field.POS_COUNT] for row in record.rows().values())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_model_can_be_traced() -> None:
+    model, x = nn.Sequential(nn.Linear(4, 6), nn.ReLU()), torch.randn(2, 4)
+    with recorded(model):
+        traced = torch.jit.trace(model, x)  # type: ignore[no-untyped-call]
+        torch.testing.assert_close(traced(x), model(x))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from actograph.hooks import parameter_norms
-from actograph.hooks.parameter_norms import ParameterNorms, Totals, parameter_rows
+from actograph.hooks.parameter_norms import Measured, ParameterNorms, Totals, parameter_rows
 from actograph.layout.parameter import ParameterField
 from actograph.layout.row import Floats
 
@@ -34,7 +34,8 @@ def rows_of(norms: ParameterNorms, number: int = 7) -> Rows:
     found = norms.end_update()
     assert found is not None
     measured, numbers = found
-    return parameter_rows(number, measured, numbers.double().numpy())
+    rows, totals = parameter_rows([number], measured, numbers.double().numpy()[None])
+    return rows[0], Totals(totals.grad_norm[0], totals.clip_ratio[0])
 
 
 def parameters_with_gradients(seed: int = 0, dtype: torch.dtype = torch.float32) -> list[nn.Parameter]:
@@ -230,3 +231,22 @@ def test_an_optimizer_of_nothing_but_empty_parameters_says_nothing() -> None:
     norms.measure_gradients(knows_clip=True)
     norms.begin_update()
     assert norms.end_update() is None
+
+
+def test_steps_worked_on_at_once_equal_those_one_by_one() -> None:
+    random = np.random.default_rng(0)
+    measured = Measured(np.array([3.0, 5.0, 2.0]), [0, 2], knows_clip=True)
+    numbers = random.random((6, 4 * 2 + 2 * 3)) + 0.1
+    numbers[1, 0], numbers[2, 9], numbers[3, -1] = math.nan, math.inf, 0.0  # gradient, weights, update
+    numbers[4, :4] = 0.0  # no gradient is other than 0
+    steps = [3, 4, 6, 7, 11, 12]
+    rows, totals = parameter_rows(steps, measured, numbers)
+    for at, step in enumerate(steps):
+        one, total = parameter_rows([step], measured, numbers[at : at + 1])
+        np.testing.assert_array_equal(rows[at], one[0])
+        np.testing.assert_array_equal([part[at] for part in totals], np.concatenate(total))
+    assert rows[1, 0, ParameterField.FIRST_NON_FINITE] == 4
+    assert rows[2, 1, ParameterField.FIRST_BAD_WEIGHTS] == 6
+    assert rows[3, 2, ParameterField.FIRST_ZERO_UPDATE] == 7
+    assert np.isnan(totals.clip_ratio).tolist() == [False, True, False, False, False, False]
+    assert totals.clip_ratio[4] == 1.0

@@ -24,6 +24,11 @@ class Mean(nn.Module):
         return torch.stack([torch.zeros_like(mean), mean], dim=1)
 
 
+class Broken(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.full((len(x), 2), torch.nan)
+
+
 def export(channels: int = 1) -> Export:
     normalization = Normalization((0.5,) * channels, (0.1,) * channels)
     return Export(Mean(), ("dark", "light"), (channels, 6, 8), normalization)
@@ -113,6 +118,8 @@ def test_what_cannot_be_classified_is_told(tmp_path: Path) -> None:
         (Export(Mean(), (), (2, 4, 4), normalization), [path], r"inputs of shape \(2, 4, 4\)"),
         (Export(Mean(), (), (1, 4, 4), Normalization((0.5,), (0.1,), 1.0)), [path], "floating point data"),
         (Export(nn.Identity(), (), (1, 4, 4), normalization), [path], "no classifier"),
+        (Export(Mean(), ("a", "b", "c"), (1, 4, 4), normalization), [path], "2 outputs, .* names 3 classes"),
+        (Export(Broken(), (), (1, 4, 4), normalization), [path], "outputs for .*a.png are not finite"),
     ]
     for given, images, words in cases:
         with pytest.raises(UsageError, match=words):

@@ -104,5 +104,6 @@ def test_paths_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no exported model"):
         load_model(tmp_path)
     (tmp_path / "a.safetensors").mkdir()
-    with pytest.raises(UsageError, match="is a folder"):
-        learner().export(tmp_path / "a")
+    for path in (tmp_path / "a", tmp_path, "."):
+        with pytest.raises(UsageError, match="is a folder"):
+            learner().export(path)

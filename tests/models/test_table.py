@@ -223,6 +223,22 @@ def test_what_is_no_module_is_refused() -> None:
         layer_table("simple_cnn", (1, 28, 28))  # type: ignore[arg-type]
 
 
+def test_a_printed_table_has_a_line_for_each_layer_and_all_sentences() -> None:
+    table = layer_table(simple_cnn(10), (1, 28, 28))
+    title, _, head, *lines = str(table).splitlines()
+    assert title == "Network on 1×28×28, per sample"
+    assert " ".join(head.split()) == "Layer Class Output Grid Kernel In:out Parameters MACs Memory"
+    end = lines.index("")
+    for row, line in zip(table.rows, lines, strict=False):
+        assert line.split()[:2] == [row.name, row.kind]
+    first = "block1.conv Conv2d 8×14×14 28 → 14 ✓ 5 / 2 25:8 208 39,200 6.1 KiB"
+    assert " ".join(lines[0].split()) == first
+    assert lines[end - 1].split() == ["total", "30,282", "248,864", "24.5", "KiB"]
+    assert lines[0].index("39,200") + len("39,200") == head.index("MACs") + len("MACs")
+    assert " ".join(" ".join(lines[end + 1 :]).split()) == " ".join(f"- {one}" for one in table.sentences)
+    assert max(len(line) for line in lines[end + 1 :]) <= 100
+
+
 def test_the_table_is_plain_data_for_json() -> None:
     table = layer_table(simple_cnn(10), (1, 28, 28))
     data = json.loads(json.dumps(table.as_dict()))

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from actograph.layout.parameter import ParameterInfo, empty_parameter_rows
+from actograph.runlog import store
 from actograph.runlog.backup import open_bytes
 from actograph.runlog.flags import is_wide
 from actograph.runlog.reader import read_run
@@ -130,3 +132,19 @@ def test_there_is_no_backup_of_a_run_whose_storing_has_failed(tmp_path: Path) ->
     fill(run, 0, 1)
     with pytest.warns(RuntimeWarning, match="has stopped"):
         assert run.backup() is None
+
+
+def test_a_backup_that_finds_no_room_on_the_disk_goes_on_in_memory(
+    tmp_path: Path, whole: RunWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(connection: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    data = whole.backup()
+    assert data is not None
+    run = writer(tmp_path)
+    monkeypatch.setattr(store, "_set_pragmas", full)
+    with pytest.warns(RuntimeWarning, match="has stopped"):
+        run.restore(data)
+    assert_same(run.view(), whole.view())
+    run.close("finished")

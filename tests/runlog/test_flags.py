@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from actograph.layout.bins import NUM_BINS
 from actograph.layout.layer import LayerInfo
 from actograph.layout.row import Field, empty_rows
 from actograph.runlog.buckets import Bucket, packed_size
-from actograph.runlog.flags import FLAG_BYTES, GROUP_STEPS, FlagTrack, is_wide
+from actograph.runlog.flags import FLAG_BYTES, GROUP_STEPS, RECENT_GROUPS, FlagTrack, is_wide
 from actograph.runlog.reader import read_run
 from actograph.runlog.schema import RunInfo
 from actograph.runlog.store import RunWriter
@@ -54,7 +53,7 @@ def size_of(writer: RunWriter) -> int:
         array for one in (*timeline.long, *timeline.recent) for array in (one.rows, one.hist, one.fired)
     ]
     for track in writer._flags.tracks.values():
-        groups = [*track.timeline.long, *track.recent(), *track.timeline._waiting]
+        groups = [*track.timeline.long, *track.recent()]
         arrays += [group.fired for group in groups]
     return sum({id(array): array.nbytes for array in arrays}.values())
 
@@ -68,7 +67,7 @@ def test_a_layer_of_twenty_thousand_units_takes_at_most_half_a_megabyte(
     one = bucket(0, np.random.default_rng(0).random(WIDE) < 0.5)
     for step in range(num_steps):
         writer.add_block(dataclasses.replace(one, first_step=step, last_step=step))
-    assert 250_000 < size_of(writer) <= LIMIT_BYTES
+    assert 190_000 < size_of(writer) <= LIMIT_BYTES
     writer.flush()
     writer.close("finished")
     assert (tmp_path / "run.db").stat().st_size <= LIMIT_BYTES
@@ -156,7 +155,7 @@ def test_a_unit_counts_as_firing_whenever_it_fired(num_units: int, num_steps: in
 def test_widths_are_bounded_up_to_tens_of_thousands_of_units() -> None:
     for num_units in (900, 4096, 20_000, 37_000):
         track = FlagTrack(num_units)
-        most = track.timeline.max_buckets + (track.timeline.recent.maxlen or sys.maxsize) + 1
+        most = track.timeline.max_buckets + RECENT_GROUPS + 1
         assert most * packed_size(num_units) <= FLAG_BYTES
 
 

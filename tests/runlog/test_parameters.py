@@ -71,7 +71,7 @@ def test_columns_are_means_over_the_steps_of_a_bucket() -> None:
     for step, one in enumerate(rows):
         writer.add_parameter_rows(step, one[None])
     timeline = writer._parameter_timeline
-    merged = ParameterView(INFOS[:1], (timeline._merge(list(timeline.recent)),))
+    merged = ParameterView(INFOS[:1], tuple(timeline._merge(timeline.recent, 3)))
     expected = {
         "grad_norm": 2.0, "grad_max": 3.0, "weight_norm": 2.0, "update_norm": 0.5, "update_ratio": 0.25,
         "missing": 0.0, "non_finite": 1 / 3, "zero_updates": 0.0, "grad_zeros": 0.0,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -13,14 +14,14 @@ import pytest
 
 from actograph.errors import RunInUseError, RunNotFoundError
 from actograph.layout.row import Field
-from actograph.runlog import store
+from actograph.runlog import schema, store
 from actograph.runlog.buckets import merge_buckets
 from actograph.runlog.packing import pack, unpack
 from actograph.runlog.reader import find_runs, read_run
 from actograph.runlog.schema import Cost, RunInfo
 from actograph.runlog.store import RunWriter
-from actograph.runlog.timeline import Timeline
-from actograph.runlog.view import RunView
+from actograph.runlog.timeline import RECENT_STEPS, Timeline
+from actograph.runlog.view import DEAD_WINDOW, RunView
 from actograph.testing.synthetic import RELU, SyntheticRun, layer
 
 
@@ -130,6 +131,26 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
         RunWriter(tmp_path / "file", RunInfo("other"))
 
 
+def test_a_folder_where_no_database_can_be_made_is_refused_and_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "TABLES", "PRAGMA max_page_count = 1;" + schema.TABLES)  # as on a full disk
+    with pytest.raises(RunInUseError, match=r"full.*choose another output folder"):
+        RunWriter(tmp_path, RunInfo("other"))
+    assert not (tmp_path / "run.db").exists()
+
+
+def test_a_run_whose_folder_is_gone_goes_on_in_memory(tmp_path: Path) -> None:
+    writer = filled(tmp_path / "run", 3)
+    writer.close("finished")
+    shutil.rmtree(tmp_path / "run")
+    with pytest.warns(RuntimeWarning, match="has stopped"):
+        writer.reopen()
+    writer.add_scalar("loss", 3, 0.5)
+    writer.close("finished")
+    assert writer.view().scalar("loss").steps[-1] == 3
+
+
 def test_discarding_a_run_leaves_nothing_but_what_was_there(tmp_path: Path) -> None:
     RunWriter(tmp_path / "new", RunInfo("test")).discard()
     assert not (tmp_path / "new").exists()
@@ -171,10 +192,7 @@ def test_a_forked_child_does_not_write(tmp_path: Path) -> None:
 def test_a_killed_process_leaves_what_was_flushed(tmp_path: Path) -> None:
     script = f"""
 import os, pathlib, signal
-from actograph.runlog.packing import pack, unpack
 from actograph.runlog.schema import RunInfo
-from actograph.runlog.buckets import merge_buckets
-from actograph.runlog.timeline import Timeline
 from actograph.runlog.store import RunWriter
 writer = RunWriter(pathlib.Path({str(tmp_path)!r}), RunInfo("test"))
 writer.add_scalar("loss", 0, 1.0)
@@ -215,8 +233,27 @@ def test_a_layer_takes_at_most_half_a_megabyte_however_long_the_run() -> None:
             buckets = [*timeline.long, *timeline.recent]
             sizes.append(sum(b.rows.nbytes + b.hist.nbytes + b.fired.nbytes for b in buckets))
     assert max(sizes) <= 512 * 1024
-    total = np.sum([b.hist.sum(dtype=np.float64) for b in timeline.long])
-    assert total == pytest.approx(29_984 * 10_000_000 * 16 * 256, rel=1e-6)  # nothing overflowed
+    total = np.sum([b.hist.sum(dtype=np.float64) for b in timeline.joined()])
+    assert total == pytest.approx(30_000 * 10_000_000 * 16 * 256, rel=1e-6)  # nothing overflowed
+
+
+@pytest.mark.parametrize("num_steps", [14_440, 14_470])
+def test_units_dead_now_are_seen_in_a_long_run_at_whatever_step_one_looks(
+    num_steps: int, tmp_path: Path
+) -> None:
+    source = SyntheticRun([layer("act", "ReLU", 2, RELU)])
+    both, one = (source._bucket(0, {"act": np.array([[1.0, second]])}) for second in (1.0, -1.0))
+    writer = RunWriter(tmp_path, RunInfo("long"))
+    writer.add_layer(source.writer.layers[0])
+    for step in range(num_steps):
+        fired = both if step < num_steps - DEAD_WINDOW else one
+        writer.add_block(dataclasses.replace(fired, first_step=step, last_step=step))
+    writer.flush()
+    assert writer._timelines["train"].width > RECENT_STEPS
+    for view in (writer.view(), read_run(tmp_path)):
+        assert view.dead("act")[-1].tolist() == [False, True]
+        assert view.num_recorded.sum() == num_steps
+    assert writer.view().num_recorded[-RECENT_STEPS:].tolist() == [1] * RECENT_STEPS
 
 
 def test_size_on_disk_is_bounded(tmp_path: Path) -> None:

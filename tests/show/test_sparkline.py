@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actograph.show.sparkline import BLANK, BLOCKS, sparkline, stretch_means, svg_path
+from actograph.show.sparkline import BLANK, BLOCKS, evenly, sparkline, stretch_means, svg_path
 
 numbers = st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), max_size=60)
 
@@ -35,6 +35,15 @@ def test_a_sparkline_is_never_too_wide(values: list[float]) -> None:
 def test_stretches_have_their_means() -> None:
     assert stretch_means(np.array([1.0, 3.0, np.nan, 7.0]), 2).tolist() == [2.0, 7.0]
     assert np.isnan(stretch_means(np.full(4, np.nan), 2)).all()
+
+
+def test_a_bucket_of_many_steps_is_as_wide_as_they_are() -> None:
+    values, last_steps = np.array([0.0, 1.0, 3.0, 3.0, 3.0]), np.array([499, 997, 998, 999, 1000])
+    means = stretch_means(evenly(values, last_steps), 10)
+    assert means[1:9].tolist() == [1.0] * 8
+    assert 1.0 < means[9] < 1.5
+    single = np.arange(7.0)
+    assert evenly(single, np.arange(10, 17)) is single
 
 
 def test_a_path_runs_from_left_to_right_with_gaps() -> None:

@@ -8,7 +8,7 @@ from actograph.runlog.view import RunView
 from actograph.show.spectrum import mean_log_counts, spectrum
 from actograph.testing.synthetic import SyntheticRun, layer
 
-from .runs import STEPS, healthy_run, sick_run
+from .runs import healthy_run, sick_run
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +75,11 @@ def test_a_layer_without_any_finite_value_is_empty() -> None:
 
 
 def test_merged_buckets_are_as_bright_as_single_steps() -> None:
-    view = healthy_run()
+    view = healthy_run(steps=400)
     assert set(view.num_recorded) == {1, 2}
     totals = np.expm1(mean_log_counts(view, 0)).sum(axis=0)
     assert np.allclose(totals, 64 * 8)
-    assert view.num_recorded.sum() == STEPS
+    assert view.num_recorded.sum() == 400
 
 
 def test_counts_that_did_not_merge_come_back_exactly() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import sqlite3
 import zipfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -191,6 +193,27 @@ def test_a_loader_of_another_kind_is_refused(tmp_path: Path) -> None:
     assert_refused(make(), path, "another kind of loader than TensorLoader")
 
 
+def test_a_loader_of_other_batches_is_refused(tmp_path: Path) -> None:
+    other = TensorLoader(X, Y, 2, seed=1)
+    assert_refused(make(loader=other), saved(tmp_path), "a loader with seed 0, but this one has 1")
+    make().save_checkpoint(tmp_path / "between.ckpt")
+    assert_refused(make(loader=other), tmp_path / "between.ckpt", "a loader with seed 0, but this one has 1")
+
+
+@pytest.mark.parametrize("calls", [None, torch.zeros(2)])
+def test_other_buffers_that_are_in_no_state_dict_are_refused(tmp_path: Path, calls: Tensor | None) -> None:
+    path, other = saved(tmp_path, model=Tied()), Tied()
+    other.register_buffer("calls", calls, persistent=False)
+    assert_refused(make(other), path, "of another model or loss function: calls (in no")
+
+
+def test_mixed_precision_takes_up_a_checkpoint_without(tmp_path: Path) -> None:
+    make(accumulate=2).save_checkpoint(tmp_path / "a.ckpt")
+    learn = make(accumulate=2, amp="fp16")
+    learn.load_checkpoint(tmp_path / "a.ckpt")
+    learn.fit(1)
+
+
 def test_another_fit_is_refused_and_the_right_one_still_goes_on(tmp_path: Path) -> None:
     learn = make()
     learn.fit(3, callbacks=[Checkpoint(tmp_path, keep_epochs=1)])
@@ -260,6 +283,25 @@ def test_other_versions_and_formats_are_refused(tmp_path: Path) -> None:
     assert_refused(make(), rewritten(saved(tmp_path), model=b"short"), "no readable weights")
 
 
+def as_state(value: object) -> bytes:
+    data = io.BytesIO()
+    torch.save(value, data)
+    return data.getvalue()
+
+
+def test_a_file_without_what_going_on_needs_is_refused(tmp_path: Path) -> None:
+    file = read_checkpoint(saved(tmp_path))
+    assert_refused(make(), rewritten(file.path, state=as_state([1])), "its state is a list")
+    lacking = {name: value for name, value in file.state.items() if name != "parts"}
+    assert_refused(
+        make(), rewritten(file.path, state=as_state(lacking)), "no whole checkpoint: it lacks parts;"
+    )
+    head = json.dumps({"format": "actograph checkpoint", "version": 1}).encode()
+    path = rewritten(saved(tmp_path), about=head)
+    assert_refused(make(), path, "it lacks optimizer, lengths, position;")
+    make().load_weights(path)  # they are there
+
+
 def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
     saved(tmp_path)
     assert_refused(make(), tmp_path / "none.ckpt", "no checkpoint", "none.ckpt")
@@ -311,15 +353,20 @@ def test_a_loader_that_cannot_be_replayed_is_refused_at_the_beginning(
 
 def test_state_that_could_not_be_read_back_is_refused_by_its_place(tmp_path: Path) -> None:
     class Odd(Callback):
+        def __init__(self, values: Any) -> None:
+            self.values = values
+
         def state_dict(self) -> dict[str, Any]:
-            return {"values": [1, {"inner": np.float64(2.0)}]}
+            return {"values": self.values}
 
         def load_state_dict(self, state: Any) -> None: ...
 
     with pytest.raises(
         UsageError, match=r"\['callback odd'\]\['values'\]\[1\]\['inner'\] is a numpy.float64"
     ):
-        make(callbacks=[Odd()]).save_checkpoint(tmp_path / "a.ckpt")
+        make(callbacks=[Odd([1, {"inner": np.float64(2.0)}])]).save_checkpoint(tmp_path / "a.ckpt")
+    with pytest.raises(UsageError, match=r"\['callback odd'\]\['values'\] is a collections.defaultdict"):
+        make(callbacks=[Odd(defaultdict(int))]).save_checkpoint(tmp_path / "a.ckpt")
     with pytest.raises(UsageError, match="_extra_state of WithExtraState is no tensor"):
         make(WithExtraState(2, 1)).save_checkpoint(tmp_path / "a.ckpt")
     assert not list(tmp_path.iterdir())

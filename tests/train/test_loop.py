@@ -242,6 +242,20 @@ def test_a_fit_inside_a_fit_is_refused_and_the_loop_can_run_again() -> None:
     loop.fit(1)
 
 
+def test_a_refused_validation_inside_a_fit_leaves_the_epochs_values() -> None:
+    loop = small_loop()
+    values: list[dict[str, float]] = []
+
+    def validate(loop: Loop) -> None:
+        values.append(loop.values)
+        with pytest.raises(UsageError, match="running already"):
+            loop.validate()
+        values.append(loop.values)
+
+    loop.fit(1, [At("after_epoch", validate)])
+    assert values[0] == values[1] != {}
+
+
 def test_values_are_those_of_the_epoch_weighted_by_batch_size() -> None:
     torch.manual_seed(0)
     model = nn.Linear(3, 4)
@@ -299,6 +313,14 @@ def test_validation_without_a_valid_loader_is_refused() -> None:
     loop.valid_loader = None
     with pytest.raises(UsageError, match="no valid loader"):
         loop.validate()
+
+
+def test_an_empty_valid_loader_is_an_error_before_anything_is_trained() -> None:
+    loop = small_loop()
+    loop.valid_loader = []
+    with pytest.raises(UsageError, match="valid loader is empty: it has 0 batches; give None"):
+        loop.fit(1)
+    assert loop.progress.step == 0
 
 
 def test_a_used_up_valid_loader_is_an_error() -> None:

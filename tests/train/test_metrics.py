@@ -234,6 +234,10 @@ def test_metrics_are_known_by_their_snake_names_or_those_given() -> None:
         named_metrics([Accuracy(), Accuracy()])
     with pytest.raises(UsageError, match=r"write Accuracy\(\), not Accuracy"):
         named_metrics([Accuracy])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="metrics is a list, or a dict by name: put the Accuracy into one"):
+        named_metrics(Accuracy())  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"<built-in function abs> is no metric: give an object with reset"):
+        named_metrics([abs])  # type: ignore[list-item]
     with pytest.raises(UsageError, match="cannot be called valid_loss"):
         named_metrics({"valid_loss": MAE()})
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actograph.errors import UsageError
-from actograph.train.rates import group_rates
+from actograph.train.rates import group_rates, rate_ratios
 
 POSITIVE = st.floats(1e-8, 10.0)
 
@@ -58,3 +58,8 @@ def test_a_slice_goes_from_end_to_end_by_equal_factors(low: float, high: float, 
 def test_what_is_no_rate_is_named(lr: Any, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         group_rates(lr, 2)
+
+
+def test_rates_of_zero_have_no_ratio() -> None:
+    assert rate_ratios([0.0, 0.0]) == [1.0, 1.0]
+    assert rate_ratios([0.0, 2.0]) == [0.0, 1.0]

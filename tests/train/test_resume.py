@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,28 @@ def with_generator(x: Tensor, y: Tensor) -> DataLoader[Any]:
     )
 
 
+class WithState:
+    """A loader of another making with a state of its own."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.inner = TensorLoader(x, y, BATCH_SIZE, shuffle=True, seed=4)
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter(self.inner)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"inner": self.inner.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.inner.load_state_dict(state["inner"])
+
+
 LOADERS: dict[str, MakeLoader] = {
     "TensorLoader": lambda x, y: TensorLoader(x, y, BATCH_SIZE, shuffle=True, seed=4),
+    "with state": WithState,
     "DataLoader": lambda x, y: DataLoader(TensorDataset(x, y), BATCH_SIZE, shuffle=True),
     "random dataset": lambda x, y: DataLoader(Noisy(x, y), BATCH_SIZE, shuffle=True),
     "generator": with_generator,
@@ -110,14 +131,19 @@ def samples() -> tuple[Tensor, Tensor]:
     return x, torch.randint(0, 4, (NUM_SAMPLES,), generator=generator)
 
 
-def make(loader: str | MakeLoader = "TensorLoader", seed: int = 0, **options: Any) -> Learner:
+def cross_entropy(factor: float, pred: Tensor, y: Tensor) -> Tensor:
+    return factor * nn.functional.cross_entropy(pred, y)
+
+
+def make(
+    loader: str | MakeLoader = "TensorLoader", seed: int = 0, factor: float = 1.0, **options: Any
+) -> Learner:
     """Return a learner; the ``seed`` is that of its weights and of all random numbers drawn after it."""
     x, y = samples()
     make_loader = LOADERS[loader] if isinstance(loader, str) else loader
     options = {"lr": 0.01, "metrics": [Accuracy()], "defaults": [Recorder], **options}
-    learn = Learner(
-        network(seed), (make_loader(x, y), TensorLoader(x, y, 16)), nn.functional.cross_entropy, **options
-    )
+    loaders = make_loader(x, y), TensorLoader(x, y, 16)
+    learn = Learner(network(seed), loaders, partial(cross_entropy, factor), **options)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -213,7 +239,7 @@ def test_a_fit_that_went_on_can_be_resumed_again(tmp_path: Path) -> None:
     assert outcome(resumed(path, loader="DataLoader")) == wanted
 
 
-@pytest.mark.parametrize("loader", ["TensorLoader", "DataLoader"])
+@pytest.mark.parametrize("loader", ["TensorLoader", "with state", "DataLoader"])
 def test_epochs_of_some_steps_go_on(tmp_path: Path, loader: str) -> None:
     """The loader is left in the middle of its epoch each time, and begins a new one."""
 
@@ -229,10 +255,11 @@ def test_epochs_of_some_steps_go_on(tmp_path: Path, loader: str) -> None:
 
 
 def test_gathered_gradients_and_loss_scale_go_on(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"accumulate": 2, "amp": "bf16", "clip_norm": 0.5}
+    options: dict[str, Any] = {"accumulate": 2, "amp": "fp16", "clip_norm": 0.5, "factor": 100.0}
     whole = make(**options)
     one_cycle(whole)
     wanted = outcome(whole)
+    assert whole.loop.progress.num_skipped_steps  # too large a scale at first, and another one since
     path = crashed(make(**options), tmp_path, MIDDLE, one_cycle, every_steps=1)
     assert outcome(resumed(path, **options)) == wanted
 
@@ -284,13 +311,90 @@ def test_asking_a_loader_for_its_state_draws_no_random_numbers(tmp_path: Path) -
     assert outcome(resumed(path, loader=loader)) == wanted
 
 
-def test_a_fit_after_a_checkpoint_between_two_fits_is_the_next_one(tmp_path: Path) -> None:
-    whole = make("DataLoader")
+def test_a_look_at_a_batch_to_validate_on_is_no_place_in_it(tmp_path: Path) -> None:
+    whole = make()
     one_cycle(whole)
+    wanted = outcome(whole)
+    other = make()
+    next(iter(other.data.valid or ()))
+    path = crashed(other, tmp_path, 4, one_cycle, every_steps=1)  # before the valid loader's first epoch
+    assert outcome(resumed(path)) == wanted
+
+
+class Tempered(nn.Module):
+    """A loss function that learns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, pred: Tensor, y: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(self.factor * pred, y)
+
+
+@pytest.mark.parametrize("batch", [MIDDLE, 2 * NUM_BATCHES])
+def test_a_loss_function_that_learns_goes_on(tmp_path: Path, batch: int) -> None:
+    def learner(seed: int = 0) -> Learner:
+        learn, loss = make(seed=seed), Tempered()
+        learn.loss_func = loss
+        learn.opt_func = lambda parameters, lr: torch.optim.AdamW([*parameters, *loss.parameters()], lr=lr)
+        return learn
+
+    whole = learner()
+    one_cycle(whole)
+    wanted = [*outcome(whole), whole.loss_func.factor.item()]  # type: ignore[attr-defined]
+    path = crashed(learner(), tmp_path, batch, one_cycle, every_steps=1)
+    learn = learner(seed=9)
+    learn.load_checkpoint(path)
+    one_cycle(learn)
+    assert [*outcome(learn), learn.loss_func.factor.item()] == wanted  # type: ignore[attr-defined]
+
+
+class StopIn(Callback):
+    """Stop in the first batch of a phase."""
+
+    def __init__(self, phase: Phase) -> None:
+        self.phase = phase
+
+    def after_batch(self, loop: Loop) -> None:
+        if loop.progress.phase is self.phase:
+            raise StopFit("enough")
+
+
+def look_at_a_batch(learn: Learner) -> None:
+    learn.fit(1)
+    next(iter(learn.train_loader))
+    next(iter(learn.data.valid or ()))
+
+
+def predict_after_a_part(learn: Learner) -> None:
+    learn.fit(1, steps=3)
+    learn.predict_loader(learn.train_loader)
+
+
+@pytest.mark.parametrize("loader", ["TensorLoader", "DataLoader"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        one_cycle,
+        lambda learn: learn.fit(2, steps=3),
+        lambda learn: learn.fit(2, steps=NUM_BATCHES),
+        lambda learn: learn.fit(2, callbacks=[StopIn(Phase.TRAIN)]),
+        lambda learn: learn.fit(2, callbacks=[StopIn(Phase.VALID)]),
+        look_at_a_batch,
+        predict_after_a_part,
+    ],
+)
+def test_a_fit_after_a_checkpoint_between_two_fits_is_the_next_one(
+    tmp_path: Path, loader: str, first: Callable[[Learner], None]
+) -> None:
+    """However the first one left the loaders."""
+    whole = make(loader)
+    first(whole)
     whole.save_checkpoint(tmp_path / "between.ckpt")
     one_cycle(whole)
     wanted = outcome(whole)
-    assert outcome(resumed(tmp_path / "between.ckpt", loader="DataLoader")) == wanted
+    assert outcome(resumed(tmp_path / "between.ckpt", loader=loader)) == wanted
 
 
 def test_a_fit_that_was_asked_to_stop_does_not_go_on(tmp_path: Path) -> None:

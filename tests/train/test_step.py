@@ -31,6 +31,26 @@ def test_an_output_that_does_not_fit_the_target_names_both(target: torch.Tensor,
     assert error.value.__cause__ is not None
 
 
+@pytest.mark.parametrize("loss_func", [nn.functional.mse_loss, nn.SmoothL1Loss()])
+def test_outputs_are_not_paired_with_the_targets_of_others(loss_func: LossFunction) -> None:
+    batch = Batch(torch.zeros(4, 2), torch.zeros(4))
+    batch.pred = torch.zeros(4, 1)
+    with pytest.raises(UsageError, match=r"output float32 \(4, 1\) and target float32 \(4,\): .* same shape"):
+        supervised(loss_func).loss(batch)
+    batch.y = torch.ones(4, 1)
+    assert supervised(loss_func).loss(batch) > 0
+
+
+@pytest.mark.parametrize("loss_func", [nn.functional.mse_loss, nn.functional.cross_entropy])
+def test_an_output_that_is_no_tensor_is_named(loss_func: LossFunction) -> None:
+    batch = Batch(torch.zeros(4, 2), torch.zeros(4, 1))
+    batch.pred = (torch.zeros(4, 1), None)
+    with pytest.raises(
+        UsageError, match=r"output \[float32 \(4, 1\), NoneType\] and target float32 \(4, 1\)"
+    ):
+        supervised(loss_func).loss(batch)
+
+
 def test_out_of_memory_is_not_taken_for_a_wrong_shape() -> None:
     def hungry(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("no room")

@@ -217,6 +217,15 @@ def test_a_window_needs_a_batch(num_batches: int) -> None:
         make_loop([24], accumulating(num_batches))
 
 
+def test_batches_are_gathered_in_one_place_only() -> None:
+    def twice(step: TrainStep, optimizer: torch.optim.Optimizer) -> TrainStep:
+        clipped = Clip(Accumulate(step, optimizer, 2), optimizer, norm=1.0)
+        return Accumulate(clipped, optimizer, 2)
+
+    with pytest.raises(UsageError, match="gathers batches already"):
+        make_loop([24], twice)
+
+
 def test_clipping_by_norm_equals_torchs_and_events_see_what_was_before() -> None:
     limit = 0.05
     ours = make_loop([12, 12], lambda step, optimizer: Clip(step, optimizer, norm=limit))

@@ -65,7 +65,7 @@ class Monitor:
         A UsageError names what there is instead.
         """
         values = loop.values
-        if loop.stop_reason is not None:
+        if not loop.is_epoch_whole:
             return None  # a part of an epoch says little
         if self.name not in (*values, *LOSSES) and loop.valid_loss.count:
             raise UsageError(_unknown(self.name, tuple(values), loop))

@@ -42,7 +42,7 @@ class Recorder(Callback):
         self.epochs: list[dict[str, float]] = []  # per epoch: epoch, step, losses, metrics, time_s
         self._clock = clock
         self._epoch_start = 0.0
-        self._steps = array("q")
+        self._steps = array("I")
         self._lrs = array("d")
         self._momentums = array("d")
         self._losses = array("d")

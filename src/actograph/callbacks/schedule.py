@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from actograph.train.events import Callback, Stage
 from actograph.train.loop import Loop
 from actograph.train.momentum import set_momentum
+from actograph.train.rates import rate_ratios
 from actograph.train.schedules import Schedule
 from actograph.train.state import Phase
 
@@ -62,13 +63,3 @@ class ScheduleParams(RateCallback):
                 group["lr"] = self.lr(position) * ratio
             if self.momentum is not None:
                 set_momentum(group, self.momentum(position))
-
-
-def rate_ratios(rates: Sequence[float]) -> list[float]:
-    """Return each rate relative to the largest one; 1 for all where every rate is 0.
-
-    >>> rate_ratios([0.25, 1.0])
-    [0.25, 1.0]
-    """
-    largest = max(rates)
-    return [rate / largest if largest else 1.0 for rate in rates]

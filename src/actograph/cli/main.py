@@ -12,8 +12,10 @@ import typer
 
 from actograph import __version__
 from actograph.cli.diagnose import diagnose
+from actograph.cli.lr_find import lr_find
 from actograph.cli.predict import predict
 from actograph.cli.report import report
+from actograph.cli.run import CONTEXT, run
 from actograph.cli.runs import ls, show
 from actograph.cli.shapes import shapes
 from actograph.cli.train import train
@@ -30,8 +32,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (train, predict, report, diagnose, show, ls, shapes):
+for command in (train, lr_find, predict, report, diagnose, show, ls, shapes):
     app.command()(command)
+app.command(context_settings=CONTEXT)(run)
 
 
 @app.callback(invoke_without_command=True)

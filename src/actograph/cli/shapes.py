@@ -11,7 +11,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,15 +25,17 @@ from actograph.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-    from actograph.models.shapes import LayerShape, LayerTable, Shape
+    from actograph.models.columns import Column
+    from actograph.models.shapes import LayerTable, Shape
 
 DEFAULT_CLASSES = 10
 IMAGE_AXES = 3  # channels, height, width
 MIN_NAME_WIDTH = 12  # characters of a layer's name on one line, before columns are left out instead
 GAP = 2  # spaces between columns
 BAR_LENGTH = 10  # characters for the heaviest layer
-TIMES = "\N{MULTIPLICATION SIGN}"
-MILLION = 1_000_000
+BLOCK = "█"
+WRONG = "✗"  # marks a grid that is not what the formula gives
+LEAST_RANK = 8  # of the bars: they are the first to be left out
 
 
 def shapes(
@@ -171,10 +172,11 @@ def _current_folder_importable() -> Iterator[None]:
 
 def render(table: LayerTable, title: str, console: Console) -> None:
     """Print the table, its totals, and its sentences."""
-    inputs = " and ".join(TIMES.join(map(str, shape[1:])) for shape in table.input_shapes)
-    console.print(Text.assemble((title, "bold"), f" on {inputs}, per sample"), end="\n\n")
+    from actograph.models.columns import columns_of, inputs_of  # slow: torch
+
+    console.print(Text.assemble((title, "bold"), f" on {inputs_of(table)}, per sample"), end="\n\n")
     grid = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, show_footer=True, footer_style="bold")
-    columns = _fitting([column for column in _columns(table) if any(column.cells)], console.width)
+    columns = _fitting([*columns_of(table), *_bars(table)], console.width)
     for column in columns:
         grid.add_column(
             column.header,
@@ -184,7 +186,7 @@ def render(table: LayerTable, title: str, console: Console) -> None:
             overflow="fold",
         )
     for row, cells in zip(table.rows, zip(*(column.cells for column in columns), strict=True), strict=True):
-        grid.add_row(*cells, style="" if row.macs else "dim")
+        grid.add_row(*map(_coloured, cells), style="" if row.macs else "dim")
     console.print(grid)
     console.print()
     bullets = Table.grid(padding=(0, 1, 0, 0))
@@ -193,48 +195,25 @@ def render(table: LayerTable, title: str, console: Console) -> None:
     console.print(bullets)
 
 
-@dataclass(frozen=True, slots=True)
-class _Column:
-    """One column; where the terminal is too narrow, those of the highest ``rank`` are left out first."""
+def _bars(table: LayerTable) -> Iterator[Column]:
+    """Return a column that draws the multiply-accumulates, if there are any."""
+    from actograph.models.columns import Column  # slow: torch
 
-    header: str
-    cells: Sequence[Text | str]
-    rank: int
-    footer: str = ""
-    is_number: bool = False
-    is_foldable: bool = False
-
-    @property
-    def width(self) -> int:
-        """Return the least width that keeps it readable."""
-        widest = max(len(text) for text in (self.header, self.footer, *self.cells))
-        return min(widest, MIN_NAME_WIDTH) if self.is_foldable else widest
+    most = max((row.macs for row in table.rows), default=0)
+    if most:
+        yield Column("", [BLOCK * round(BAR_LENGTH * row.macs / most) for row in table.rows], LEAST_RANK)
 
 
-def _columns(table: LayerTable) -> Iterator[_Column]:
-    rows = table.rows
-    macs = [_count(row.macs) for row in rows]
-    parameters = [_count(row.parameters) for row in rows]
-    memory = [_size(row.activation_bytes) for row in rows]
-    most = max((row.macs for row in rows), default=0) or 1
-    bars = [Text("█" * round(BAR_LENGTH * row.macs / most), style="cyan") for row in rows]
-    output = [TIMES.join(map(str, (row.output_shape or ())[1:])) for row in rows]
-    yield _Column("Layer", [row.name for row in rows], 0, "total", is_foldable=True)
-    yield _Column("Class", [_kind(row) for row in rows], 7)
-    yield _Column("Output", output, 3)
-    yield _Column("Grid", [_grid(row) for row in rows], 2)
-    yield _Column("Kernel", [_kernel(row) for row in rows], 6)
-    yield _Column("In:out", [_ratio(row) for row in rows], 5, is_number=True)
-    yield _Column("Parameters", parameters, 1, _count(table.parameters), is_number=True)
-    yield _Column("MACs", macs, 0, _count(table.macs), is_number=True)
-    yield _Column("Memory", memory, 4, _size(table.activation_bytes), is_number=True)
-    yield _Column("", bars, 8)
+def _coloured(cell: str) -> Text:
+    if cell.startswith(BLOCK):
+        return Text(cell, "cyan")
+    return Text(cell, "bold red" if WRONG in cell else "")
 
 
-def _fitting(columns: Sequence[_Column], width: int) -> list[_Column]:
+def _fitting(columns: Sequence[Column], width: int) -> list[Column]:
     """Leave out columns until the rest fits; names and multiply-accumulates always stay."""
     kept = list(columns)
-    while sum(column.width + GAP for column in kept) - GAP > width:
+    while sum(_least_width(column) + GAP for column in kept) - GAP > width:
         least = max(kept, key=lambda column: column.rank)
         if least.rank == 0:
             break
@@ -242,56 +221,6 @@ def _fitting(columns: Sequence[_Column], width: int) -> list[_Column]:
     return kept
 
 
-def _kind(row: LayerShape) -> str:
-    return f"{row.kind} (own work)" if row.is_own_work else row.kind
-
-
-def _kernel(row: LayerShape) -> str:
-    return f"{_short(row.window.kernel)} / {_short(row.window.stride)}" if row.window else ""
-
-
-def _ratio(row: LayerShape) -> str:
-    return f"{row.window.inputs}:{row.window.filters}" if row.window and row.window.inputs else ""
-
-
-def _grid(row: LayerShape) -> Text | str:
-    if row.grid is None or row.input_grid is None:
-        return ""
-    change = f"{_short(row.input_grid)} → {_short(row.grid)}"
-    if row.grid_matches is False:
-        return Text(f"{change} ✗ {_short(row.predicted_grid or ())}", style="bold red")
-    return f"{change} ✓" if row.grid_matches else change
-
-
-def _short(shape: Shape) -> str:
-    """Write a square as its side.
-
-    >>> _short((14, 14))
-    '14'
-    """
-    return str(shape[0]) if len(set(shape)) == 1 else TIMES.join(map(str, shape))
-
-
-def _count(value: int) -> str:
-    """Write a count in full up to ten million; nothing for 0.
-
-    >>> _count(248_864), _count(1_822_000_000)
-    ('248,864', '1,822.0 M')
-    """
-    if value >= 10 * MILLION:
-        return f"{value / MILLION:,.1f} M"
-    return f"{value:,}" if value else ""
-
-
-def _size(size_bytes: int) -> str:
-    """Write a size in bytes with its unit; nothing for 0.
-
-    >>> _size(40), _size(6272)
-    ('40 B', '6.1 KiB')
-    """
-    kib = 1024
-    if size_bytes < kib:
-        return f"{size_bytes} B" if size_bytes else ""
-    if size_bytes < kib**2:
-        return f"{size_bytes / kib:.1f} KiB"
-    return f"{size_bytes / kib**2:,.1f} MiB"
+def _least_width(column: Column) -> int:
+    """Return the least width that keeps a column readable."""
+    return min(column.width, MIN_NAME_WIDTH) if column.is_foldable else column.width

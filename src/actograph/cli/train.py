@@ -5,7 +5,7 @@ No idea of loops or hooks: it puts a Learner together and prints what came of it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,34 +27,45 @@ if TYPE_CHECKING:
 MAX_LR = 0.007  # 1cycle's peak, for AdamW
 BATCH_SIZE = 16  # samples
 LABEL_SMOOTHING = 0.1  # share of the target spread over all classes (Szegedy et al. 2016)
+AUTO = "auto"
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="'mnist' (5,000 real digits), a folder with a folder of images per class, a folder of MNIST's IDX "
+        "files, or a .npz file."
+    ),
+]
+Model = Annotated[str, typer.Option(help="simple_cnn, simple_cnn_bn, resnet or mlp.")]
+BatchSize = Annotated[int, typer.Option(help="Samples in a batch.")]
+LabelSmoothing = Annotated[
+    float, typer.Option(help="Share of the target spread over all classes; 0 for plain cross-entropy.")
+]
+Size = Annotated[int | None, typer.Option(help="Resize a folder's images to this side, in pixels.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Seed = Annotated[int, typer.Option(help="Seed of the weights, the split and the order of the batches.")]
 
 
 def train(
-    data: Annotated[
-        str,
-        typer.Argument(
-            help="'mnist' (5,000 real digits), a folder with a folder of images per class, a folder of MNIST's IDX "
-            "files, or a .npz file."
-        ),
-    ],
+    data: Data,
     *,
-    model: Annotated[str, typer.Option(help="simple_cnn, simple_cnn_bn, resnet or mlp.")] = "simple_cnn",
+    model: Model = "simple_cnn",
     width: Width = 1.0,
     act: Act = None,
     norm: NormOption = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = 5,
-    lr: Annotated[float, typer.Option(help="Highest learning rate of the 1cycle schedule.")] = MAX_LR,
-    batch_size: Annotated[int, typer.Option(help="Samples in a batch.")] = BATCH_SIZE,
-    label_smoothing: Annotated[
-        float, typer.Option(help="Share of the target spread over all classes; 0 for plain cross-entropy.")
-    ] = LABEL_SMOOTHING,
-    size: Annotated[
-        int | None, typer.Option(help="Resize a folder's images to this side, in pixels.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    seed: Annotated[
-        int, typer.Option(help="Seed of the weights, the split and the order of the batches.")
-    ] = 0,
+    lr: Annotated[
+        str,
+        typer.Option(
+            metavar="RATE|auto",
+            help="Highest learning rate of the 1cycle schedule; auto looks for it (lr-find).",
+        ),
+    ] = str(MAX_LR),
+    batch_size: BatchSize = BATCH_SIZE,
+    label_smoothing: LabelSmoothing = LABEL_SMOOTHING,
+    size: Size = None,
+    device: Device = "auto",
+    seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Run directory.  [default: runs/DATE-TIME-MODEL]")] = None,
     budget: Annotated[
         float | None, typer.Option(help="Share of the step time recording may take.  [default: no limit]")
@@ -74,7 +85,7 @@ def train(
             width,
             network,
             epochs,
-            lr,
+            parse_rate(lr),
             batch_size,
             label_smoothing,
             size,
@@ -87,12 +98,29 @@ def train(
     )
     console.print(Text(job.headline))
     try:
-        job.learner.fit_one_cycle(epochs, lr)
+        job.learner.fit_one_cycle(epochs)
     except KeyboardInterrupt:
         console.print(Text("interrupted: what was recorded until now is kept"))
         conclude(job, console)
         raise
     conclude(job, console)
+
+
+def parse_rate(text: str) -> float | None:
+    """Return the rate, None for "auto"; raises UsageError for anything but a positive number.
+
+    >>> parse_rate("0.01"), parse_rate("auto")
+    (0.01, None)
+    """
+    if text == AUTO:
+        return None
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0.0 < rate < float("inf"):
+        raise UsageError(f"--lr is {text}; give a positive rate such as {MAX_LR}, or {AUTO}")
+    return rate
 
 
 @dataclass(frozen=True)
@@ -104,7 +132,7 @@ class Options:
     width: float
     network: dict[str, str | None]
     epochs: int
-    lr: float
+    lr: float | None  # None: look for it
     batch_size: int
     label_smoothing: float
     size: int | None
@@ -138,8 +166,6 @@ def prepare(options: Options) -> Job:
 
     if options.epochs < 1:
         raise UsageError(f"--epochs is {options.epochs}; give at least 1")
-    if not 0.0 < options.lr < float("inf"):
-        raise UsageError(f"--lr is {options.lr}; give a positive rate such as {MAX_LR}")
     if not 0.0 <= options.label_smoothing < 1.0:
         raise UsageError(f"--label-smoothing is {options.label_smoothing}; give a share from 0 to below 1")
     device = choose_device(options.device)
@@ -152,6 +178,13 @@ def prepare(options: Options) -> Job:
     network = build_for_images(
         options.model, loaders.num_classes, loaders.input_size, options.width, **options.network
     )
+    loss_func = nn.CrossEntropyLoss(label_smoothing=options.label_smoothing)
+    if options.lr is None:
+        found = Learner(network, loaders, loss_func, device=device).lr_find()
+        if found.refusal is not None:
+            raise UsageError(f"--lr auto found none: {found.refusal}; or give --lr, such as {MAX_LR}")
+        options = replace(options, lr=found.valley)
+    assert options.lr is not None
     told = {"model": options.model, "data": options.data, "epochs": options.epochs, "lr_max": options.lr}
     told |= {
         "batch_size": options.batch_size,
@@ -165,7 +198,7 @@ def prepare(options: Options) -> Job:
     learner = Learner(
         network,
         loaders,
-        nn.CrossEntropyLoss(label_smoothing=options.label_smoothing),
+        loss_func,
         lr=options.lr,
         metrics=[Accuracy()],
         callbacks=[stats, GradientStats()] if options.grad else [stats],

@@ -11,7 +11,7 @@ from torch import Tensor
 from actograph.data.augment import Transform
 from actograph.data.checks import check_finite
 from actograph.data.loaders import Batch, Loaders, TensorLoader
-from actograph.data.normalization import measure_normalization
+from actograph.data.normalization import measure_normalization, varies
 from actograph.data.split import split_stratified
 from actograph.errors import UsageError
 
@@ -37,7 +37,7 @@ def assemble(
     """
     check_finite(train[0], f"{source}, training images")
     check_finite(valid[0], f"{source}, validation images")
-    if not any(_varies(train[0], channel) for channel in range(train[0].shape[1])):
+    if not any(varies(train[0][:, channel]) for channel in range(train[0].shape[1])):
         raise UsageError(
             f"all training images in {source} are one flat colour; there is nothing to learn from"
         )
@@ -69,7 +69,3 @@ def split_by_class(
             )
     sizes = [min(max(round(count * valid_share), 1), count - 1) for count in counts]
     return split_stratified(labels, sizes, seed)
-
-
-def _varies(pixels: Tensor, channel: int) -> bool:
-    return bool(pixels[:, channel].amin() < pixels[:, channel].amax())

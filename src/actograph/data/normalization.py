@@ -73,9 +73,16 @@ def measure_normalization(pixels: Tensor) -> Normalization:
     """
     is_byte = pixels.dtype == torch.uint8
     measure = _level_moments if is_byte else _moments
-    moments = [measure(pixels[:, channel]) for channel in range(pixels.shape[1])]
-    mean, std = tuple(mean for mean, _ in moments), tuple(std or 1.0 for _, std in moments)
-    return Normalization(mean, std, WHITE if is_byte else 1.0)
+    channels = [pixels[:, channel] for channel in range(pixels.shape[1])]
+    moments = [measure(channel) for channel in channels]
+    # of equal values the mean may be off by a rounding, and the std not quite 0
+    std = tuple(std if std and varies(one) else 1.0 for one, (_, std) in zip(channels, moments, strict=True))
+    return Normalization(tuple(mean for mean, _ in moments), std, WHITE if is_byte else 1.0)
+
+
+def varies(values: Tensor) -> bool:
+    """Tell whether not all values are equal."""
+    return bool(values.amin() < values.amax())
 
 
 def _level_moments(pixels: Tensor) -> tuple[float, float]:

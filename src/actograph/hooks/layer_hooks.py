@@ -38,6 +38,7 @@ MAX_CALLS = 4  # of one module in one forward that are told apart; later ones sh
 NO_BACKWARD = -1  # torch's number for "no backward is running"
 
 Gate = Callable[[nn.Module], bool]
+OnError = Callable[[Exception], None]
 
 
 class LayerHooks:
@@ -55,6 +56,7 @@ class LayerHooks:
             /0003): the row is the same, and smaller ones are measured faster. None: measure all.
         outputs: False measures no leaf; forwards are noticed all the same.
         gradients: give each output that requires a gradient a second layer for it.
+        on_error: told of an error of ours in a hook, so that the forward goes on; None lets it through.
 
     """
 
@@ -71,6 +73,7 @@ class LayerHooks:
         derive_from: int | None = DERIVE_FROM,
         outputs: bool = True,
         gradients: bool = False,
+        on_error: OnError | None = None,
     ) -> None:
         self.model = model
         self.block = block
@@ -84,6 +87,7 @@ class LayerHooks:
         self.clock = clock
         self.elapsed_s = 0.0  # spent in hooks; whoever reads it resets it
         self.gradients = gradients
+        self.on_error = on_error
         self.loss_scale = 1.0  # gradients are divided by it before they are measured
         leaves = leaf_modules(model, select) if outputs else {}
         self._leaves = [_LeafHook(self, prefix + name, leaf) for name, leaf in leaves.items()]
@@ -119,6 +123,12 @@ class LayerHooks:
     def __exit__(self, *exc_info: object) -> None:
         self.detach()
 
+    def fail(self, error: Exception) -> None:
+        """Tell of an error in a hook, or let it through if nobody wants to know."""
+        if self.on_error is None:
+            raise error
+        self.on_error(error)
+
     def forget_tensors(self) -> None:
         """Take no tensor seen so far for one that was measured."""
         if self.lineage is not None:
@@ -135,8 +145,9 @@ class LayerHooks:
         return self.is_measuring if self.depth else self.may_measure()
 
     def may_measure(self) -> bool:
-        """Ask the gate, but for a forward that repeats another."""
-        return not is_in_backward() and self.gate(self.model)
+        """Ask the gate, but for a forward that repeats another, and one that is written down (``torch.jit.trace``)."""
+        is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        return not (is_traced or is_in_backward()) and self.gate(self.model)
 
     def repeats_now(self) -> bool:
         """Tell whether the leaf that is being called repeats, for its gradients, a forward that was to be measured."""
@@ -231,22 +242,32 @@ class _LeafHook(_VanishingHook):
                     self._watch_gradient(self._peek_call(), path, tensor)
             return
         start_s = hooks.clock()
-        call = self._next_call()
-        if isinstance(output, Tensor):
-            self._observe(call, "", args, output)
-        else:
-            for path, tensor in tensors_of(output):
-                self._observe(call, path, args, tensor)
+        try:
+            call = self._next_call()
+            if isinstance(output, Tensor):
+                self._observe(call, "", args, output)
+            else:
+                for path, tensor in tensors_of(output):
+                    self._observe(call, path, args, tensor)
+        except Exception as error:
+            hooks.fail(error)
         hooks.elapsed_s += hooks.clock() - start_s
 
     def observe_input(self, x: Tensor) -> None:
         """Look for the flat region in the input of the call that is about to come."""
         hooks = self.hooks
-        if not hooks.measures_now() or not is_measurable(x):
+        if not hooks.measures_now():
             return
         start_s = hooks.clock()
-        call = self._peek_call()
-        observe_input(x, self._slots.get((call, "")) or self._add_slot(call, "", (x,), x))
+        try:
+            call = self._peek_call()
+            slot = self._slots.get((call, ""))
+            if slot is None and is_measurable(x):
+                slot = self._add_slot(call, "", (x,), x)
+            if slot is not None:
+                observe_input(x, slot)
+        except Exception as error:
+            hooks.fail(error)
         hooks.elapsed_s += hooks.clock() - start_s
 
     def _peek_call(self) -> int:
@@ -322,14 +343,17 @@ class _GradientHook(_VanishingHook):
 
     def __call__(self, gradient: object) -> None:
         hooks = self.hooks
-        if not hooks.is_attached or not isinstance(gradient, Tensor) or not is_measurable(gradient):
+        if not hooks.is_attached or not isinstance(gradient, Tensor):
             return
         start_s = hooks.clock()
         if hooks.loss_scale != 1.0:
             # in float32 at least: what was scaled to be seen in float16 would underflow there
             wide = torch.promote_types(gradient.dtype, torch.float32)
             gradient = gradient.detach().to(wide) / hooks.loss_scale
-        observe_output(gradient, self.slot)
+        try:
+            observe_output(gradient, self.slot)
+        except Exception as error:
+            hooks.fail(error)
         hooks.elapsed_s += hooks.clock() - start_s
 
 

@@ -6,7 +6,6 @@ which `parameter_rows` turns into rows when it has come to the host.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -32,10 +31,10 @@ class Measured(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """Numbers of a step over all parameters."""
+    """Numbers of each step over all parameters (n,)."""
 
-    grad_norm: float
-    clip_ratio: float  # norm of the gradients used / norm before; NaN where not known
+    grad_norm: Floats
+    clip_ratio: Floats  # norm of the gradients used / norm before; NaN where not known
 
 
 class ParameterNorms:
@@ -140,49 +139,52 @@ class ParameterNorms:
         return list(torch._foreach_norm(values, 2, dtype=self._dtype))
 
 
-def parameter_rows(step: int, measured: Measured, numbers: Floats) -> tuple[Floats, Totals]:
-    """Return rows (P, NUM_PARAMETER_FIELDS) and totals from a step's numbers on the host (`ParameterNorms.end_update`)."""
-    present, sizes = measured.present, measured.sizes
-    gradient_numbers = numbers[: GRADIENT_NUMBERS * len(present)].reshape(GRADIENT_NUMBERS, -1)
-    norms, used, num_others, largest = gradient_numbers
-    weights, updates = numbers[gradient_numbers.size :].reshape(WEIGHT_NUMBERS, -1)
-    rows = empty_parameter_rows(len(sizes))
-    rows[:, ParameterField.STEPS] = 1
-    _fill_gradients(rows, step, present, norms, num_others / sizes[present], largest)
-    _fill_updates(rows, step, weights, updates)
+def parameter_rows(steps: Sequence[int], measured: Measured, numbers: Floats) -> tuple[Floats, Totals]:
+    """Return rows (n, P, NUM_PARAMETER_FIELDS) and totals of n steps that ``measured`` is true of.
+
+    ``numbers`` (n, k) are those of `ParameterNorms.end_update`, on the host.
+    """
+    present, sizes = np.array(measured.present, np.intp), measured.sizes
+    end = GRADIENT_NUMBERS * len(present)
+    gradients = numbers[:, :end].reshape(len(steps), GRADIENT_NUMBERS, -1)
+    norms, used, num_others, largest = gradients.swapaxes(0, 1)
+    weights, updates = numbers[:, end:].reshape(len(steps), WEIGHT_NUMBERS, -1).swapaxes(0, 1)
+    rows = empty_parameter_rows(len(steps), len(sizes))
+    rows[..., ParameterField.STEPS] = 1
+    at = np.array(steps, np.float64)[:, None]
+    rows[:, present] = _gradient_part(rows[:, present], at, norms, num_others / sizes[present], largest)
+    _fill_updates(rows, at, weights, updates)
     return rows, _totals(norms, used, knows_clip=measured.knows_clip)
 
 
-def _fill_gradients(
-    rows: Floats, step: int, present: list[int], norms: Floats, others: Floats, largest: Floats
-) -> None:
-    known = np.array(present, np.intp)
-    finite, bad = np.isfinite(norms), ~np.isfinite(norms)
-    rows[known, ParameterField.FINITE] = finite
-    rows[known, ParameterField.NON_FINITE] = bad
-    rows[known[bad], ParameterField.FIRST_NON_FINITE] = step
-    rows[known[finite], ParameterField.GRAD_NORM] = norms[finite]
-    rows[known[finite], ParameterField.GRAD_ZEROS] = 1.0 - others[finite]
-    rows[known[finite], ParameterField.GRAD_MAX] = largest[finite]
+def _gradient_part(rows: Floats, at: Floats, norms: Floats, others: Floats, largest: Floats) -> Floats:
+    finite = np.isfinite(norms)
+    rows[..., ParameterField.FINITE] = finite
+    rows[..., ParameterField.NON_FINITE] = ~finite
+    rows[..., ParameterField.FIRST_NON_FINITE] = np.where(finite, np.inf, at)
+    rows[..., ParameterField.GRAD_NORM] = np.where(finite, norms, 0.0)
+    rows[..., ParameterField.GRAD_ZEROS] = np.where(finite, 1.0 - others, 0.0)
+    rows[..., ParameterField.GRAD_MAX] = np.where(finite, largest, -np.inf)
+    return rows
 
 
-def _fill_updates(rows: Floats, step: int, weights: Floats, updates: Floats) -> None:
-    rows[~np.isfinite(weights), ParameterField.FIRST_BAD_WEIGHTS] = step
+def _fill_updates(rows: Floats, at: Floats, weights: Floats, updates: Floats) -> None:
+    rows[..., ParameterField.FIRST_BAD_WEIGHTS] = np.where(np.isfinite(weights), np.inf, at)
     moved = np.isfinite(weights) & np.isfinite(updates)
-    rows[:, ParameterField.MOVED] = moved
-    rows[moved, ParameterField.WEIGHT_NORM] = weights[moved]
-    rows[moved, ParameterField.UPDATE_NORM] = updates[moved]
-    stuck = (updates == 0) & (rows[:, ParameterField.GRAD_NORM] > 0)
-    rows[:, ParameterField.ZERO_UPDATES] = stuck
-    rows[stuck, ParameterField.FIRST_ZERO_UPDATE] = step
+    rows[..., ParameterField.MOVED] = moved
+    rows[..., ParameterField.WEIGHT_NORM] = np.where(moved, weights, 0.0)
+    rows[..., ParameterField.UPDATE_NORM] = np.where(moved, updates, 0.0)
+    stuck = (updates == 0) & (rows[..., ParameterField.GRAD_NORM] > 0)
+    rows[..., ParameterField.ZERO_UPDATES] = stuck
+    rows[..., ParameterField.FIRST_ZERO_UPDATE] = np.where(stuck, at, np.inf)
 
 
 def _totals(norms: Floats, used: Floats, *, knows_clip: bool) -> Totals:
-    total = math.sqrt(float(np.square(norms).sum()))
-    is_known = knows_clip and math.isfinite(total)
-    if not is_known:
-        return Totals(total, math.nan)
-    return Totals(total, math.sqrt(float(np.square(used).sum())) / total if total else 1.0)
+    total, left = (np.sqrt(np.square(one).sum(axis=1)) for one in (norms, used))
+    ratio = np.where(total == 0, 1.0, np.nan)
+    if not knows_clip:
+        return Totals(total, np.full(total.shape, np.nan))
+    return Totals(total, np.divide(left, total, out=ratio, where=np.isfinite(total) & (total > 0)))
 
 
 def _extent(values: list[Tensor], dtype: torch.dtype) -> list[Tensor]:

@@ -41,7 +41,7 @@ def classify(export: Export, images: Sequence[Path]) -> list[Prediction]:
     """Return the classes of PNG or JPEG files, made as large and as grey as those in training.
 
     The outputs of the model are taken for logits. Raises UsageError for an image that cannot be read, and for an export that
-    does not tell how its inputs were prepared.
+    does not tell how its inputs were prepared, or whose model gives another number of classes, or NaN.
     """
     if not images:
         raise UsageError("no image to classify; give the path of at least one")
@@ -50,9 +50,19 @@ def classify(export: Export, images: Sequence[Path]) -> list[Prediction]:
     if outputs.ndim != 2:  # noqa: PLR2004 - samples and classes
         raise UsageError(f"the model is no classifier: it gives outputs of shape {tuple(outputs.shape[1:])}")
     names = export.class_names or tuple(str(number) for number in range(outputs.shape[1]))
+    if len(names) != outputs.shape[1]:
+        raise UsageError(
+            f"the model has {outputs.shape[1]} outputs, but the export names {len(names)} classes"
+        )
+    probabilities = outputs.softmax(dim=1)  # (samples, classes)
+    for image, row in zip(images, probabilities, strict=True):
+        if row.isnan().any():
+            raise UsageError(
+                f"the outputs for {image} are not finite: training had failed when the model was exported"
+            )
     return [
         Prediction(image, _by_probability(row, names))
-        for image, row in zip(images, outputs.softmax(dim=1), strict=True)
+        for image, row in zip(images, probabilities, strict=True)
     ]
 
 

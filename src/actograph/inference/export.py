@@ -19,7 +19,7 @@ from actograph.errors import UsageError
 from actograph.files import write_atomically
 from actograph.models.network import ModelConfig
 from actograph.models.registry import model_config, rebuild_model
-from actograph.models.weights import Weights, check_weights, load_weights, weights_to_bytes
+from actograph.models.weights import Weights, load_weights, weights_to_bytes
 
 SUFFIX = ".safetensors"
 EXPORT = f"model{SUFFIX}"  # in a run's folder
@@ -48,7 +48,8 @@ def write_export(export: Export, path: Path | str) -> Path:
     whoever loads it. Raises UsageError for a folder, or a place that cannot be written.
     """
     path = Path(path)
-    path = path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)
+    if path.suffix != SUFFIX and not path.is_dir():
+        path = path.with_name(path.name + SUFFIX)
     if path.is_dir():
         raise UsageError(f"{path} is a folder; give the name of a file in it, such as {path / EXPORT}")
     normalization = export.normalization
@@ -79,7 +80,6 @@ def load_export(path: Path | str, model: nn.Module | None = None) -> Export:
     path = path / EXPORT if path.is_dir() else path
     config, weights = _read(path)
     made = _rebuilt(config, path) if model is None else model
-    check_weights(made, weights, path)
     load_weights(made, weights, path)
     normalization, input_size = config.get("normalization"), config.get("input_size")
     return Export(

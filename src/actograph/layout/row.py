@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 NEAR_ZERO = 0.05  # |x| <= 0.05 is "near zero": fastai's figure, but two-sided (fastai counts every negative)
 
+MOST_COUNT = int(np.iinfo(np.uint32).max)
+
 Floats = NDArray[np.float64]
 Counts = NDArray[np.integer | np.floating]
 
@@ -119,6 +121,9 @@ def merge_rows(rows: Floats) -> Floats:
 
 def merge_counts(counts: Counts) -> Counts:
     """Add histograms over their first axis: exact in 32 bits, and as float32 (7 digits) once a count outgrows them."""
+    if counts.dtype.kind == "u" and int(counts.max(initial=0)) * len(counts) <= MOST_COUNT:
+        small: Counts = counts.sum(axis=0, dtype=np.uint32)
+        return small
     total: Floats = counts.sum(axis=0, dtype=np.float64)  # exact up to 2^53
-    fits = not total.size or total.max() <= np.iinfo(np.uint32).max
+    fits = not total.size or total.max() <= MOST_COUNT
     return total.astype(np.uint32 if fits else np.float32)

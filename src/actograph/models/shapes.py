@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any, TypeAlias
 
+from actograph.models.columns import as_text
+
 Shape: TypeAlias = tuple[int, ...]
 
 
@@ -66,7 +68,7 @@ class LayerShape:
 
 @dataclass(frozen=True, slots=True)
 class LayerTable:
-    """The calls of one forward pass in the order they began, with totals and what they mean in words.
+    """The calls of one forward pass in the order they began, with totals and what they mean in words; to be printed.
 
     parameters: of the whole model, each shared one once; those of `unused` modules included
     unused: names of the modules with parameters that this forward pass did not call
@@ -96,6 +98,9 @@ class LayerTable:
     def verdict(self) -> str:
         """Join the sentences."""
         return " ".join(self.sentences)
+
+    def __str__(self) -> str:
+        return as_text(self)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain containers for JSON, totals and `grid_matches` included."""

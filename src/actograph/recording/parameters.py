@@ -5,15 +5,17 @@ No idea of models' layers, of hooks or of when a step is to be recorded: `Record
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from actograph.hooks.parameter_norms import Measured, ParameterNorms, Totals, parameter_rows
+from actograph.hooks.parameter_norms import Measured, ParameterNorms, parameter_rows
 from actograph.layout.parameter import ParameterInfo, empty_parameter_rows, merge_parameter_rows
 from actograph.layout.row import Floats
 from actograph.runlog.store import RunWriter
@@ -91,21 +93,19 @@ class ParameterRecorder:
     def drain(self) -> None:
         """Store what waits on the device."""
         by_step: defaultdict[int, list[Floats]] = defaultdict(list)
-        for note, numbers in self._waiting.take():
-            rows, totals = parameter_rows(note.step, note.measured, numbers)
-            all_rows = empty_parameter_rows(len(self._positions))
-            all_rows[note.watched.positions] = rows
-            by_step[note.step].append(all_rows)
-            self._add_totals(note.step, note.watched.suffix, totals)
-        for step, parts in by_step.items():
+        for watched, measured, steps, numbers in _alike(self._waiting.take()):
+            rows, totals = parameter_rows(steps, measured, numbers)
+            all_rows = empty_parameter_rows(len(steps), len(self._positions))
+            all_rows[:, watched.positions] = rows
+            for step, row, grad_norm, clip_ratio in zip(steps, all_rows, *totals, strict=True):
+                by_step[step].append(row)
+                self._writer.add_scalar(GRAD_NORM + watched.suffix, step, float(grad_norm))
+                if not math.isnan(clip_ratio):
+                    self._writer.add_scalar(CLIP_RATIO + watched.suffix, step, float(clip_ratio))
+        for step, parts in sorted(by_step.items()):
             self._writer.add_parameter_rows(
                 step, parts[0] if len(parts) == 1 else merge_parameter_rows(np.stack(parts))
             )
-
-    def _add_totals(self, step: int, suffix: str, totals: Totals) -> None:
-        self._writer.add_scalar(GRAD_NORM + suffix, step, totals.grad_norm)
-        if not math.isnan(totals.clip_ratio):
-            self._writer.add_scalar(CLIP_RATIO + suffix, step, totals.clip_ratio)
 
     def _position(self, parameter: torch.Tensor, default_name: str) -> int:
         """Return the row of a parameter, which it gets when it is first seen."""
@@ -116,3 +116,18 @@ class ParameterRecorder:
             dtype = str(parameter.dtype).removeprefix("torch.")
             self._writer.add_parameter(ParameterInfo(name, tuple(parameter.shape), dtype))
         return position
+
+
+def _alike(waited: Sequence[tuple[_Note, Floats]]) -> Iterator[tuple[_Watched, Measured, list[int], Floats]]:
+    """Yield the steps of each optimizer that were measured alike, with their numbers (n, k), to be worked on at once."""
+
+    def kind(one: tuple[_Note, Floats]) -> tuple[int, list[int], bool]:
+        measured = one[0].measured
+        return id(one[0].watched), measured.present, measured.knows_clip
+
+    in_order = sorted(
+        waited, key=lambda one: one[0].watched.suffix
+    )  # of one optimizer the steps stay in order
+    for _, group in itertools.groupby(in_order, kind):
+        notes, numbers = zip(*group, strict=True)
+        yield notes[0].watched, notes[0].measured, [note.step for note in notes], np.stack(numbers)

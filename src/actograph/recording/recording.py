@@ -2,7 +2,9 @@
 
 No idea of who drives: our Learner's callback, `watch` in a hand-written loop, or an observed script. Seven methods are all
 a driver needs: `attach`, `optimizer`, `phase`, `loss`, `gradients`, `step`, `close`. A step ends when the first optimizer
-given has stepped; micro-batches before that merge into it. Steps count from 0 over the life of the recording.
+given has stepped; micro-batches before that merge into it. Steps count from 0 over the life of the recording. A driver that
+sees every optimizer's step by itself gives them with ``hooked=False`` and says what comes when: `begin_update`,
+`end_update`, `note_losses`, `end_step`.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from actograph.errors import UsageError
-from actograph.hooks.layer_hooks import LayerHooks
+from actograph.hooks.layer_hooks import LayerHooks, OnError
 from actograph.hooks.leaves import Select
 from actograph.layout.layer import LayerInfo
+from actograph.recording.cadence import EveryNth
 from actograph.recording.order import LayerOrder
 from actograph.recording.pacing import Pacer
 from actograph.recording.parameters import ParameterRecorder
@@ -47,6 +50,7 @@ class Recording:
         clock: seconds, for tests.
         layers: whether to record the layers' outputs.
         grad: whether to record the gradients by these outputs too.
+        every: record every so many steps, whatever they cost; ``budget`` must be None then.
 
     """
 
@@ -59,16 +63,19 @@ class Recording:
         *,
         layers: bool = True,
         grad: bool = False,
+        every: int | None = None,
     ) -> None:
+        assert every is None or budget is None, "one of the two sets the pace"
         self._writer = writer
         self._select = select
-        self._pacer = Pacer(budget)
+        self._pacer = Pacer(budget) if every is None else EveryNth(every)
         self._clock = clock
         self._block = Block()
         self._order = LayerOrder()
         self._hooks: dict[int, LayerHooks] = {}  # by id of the model, which the hooks keep alive
         self._layers = layers
         self._grad = grad
+        self.on_error: OnError | None = None  # of models attached from now on: see `LayerHooks`
         self._optimizers: list[torch.optim.Optimizer] = []
         self._handles: dict[torch.optim.Optimizer, list[RemovableHandle]] = {}
         self._parameters = ParameterRecorder(writer)
@@ -78,29 +85,38 @@ class Recording:
         self._step = 0
         self._step_began_s: float | None = None  # when the first forward of the open step began
         self._losses: list[Tensor | float] = []  # of the open step's micro-batches
-        self._waiting = Waiting[int]()  # losses of ended steps, by step
+        self._waiting = Waiting[tuple[str, int]]()  # losses, by name and step
         self._num_waiting = 0  # numbers of steps that wait on a device
 
     # The seven methods of a driver
 
-    def attach(self, model: nn.Module) -> None:
-        """Record the model's layers from its next forward on; a model known already is taken up again."""
+    def attach(self, model: nn.Module, *, is_running: bool = False) -> None:
+        """Record the model's layers from its next forward on; a model known already is taken up again.
+
+        ``is_running`` says that a forward of it has begun, which is recorded then.
+        """
         hooks = self._hooks.get(id(model))
         if hooks is None:
             prefix = f"{type(model).__name__.lower()}{len(self._hooks)}." if self._hooks else ""
             hooks = LayerHooks(
                 model, self._block, self._add_layer, self._gate, self._select, prefix, self._clock,
-                outputs=self._layers, gradients=self._grad,
+                outputs=self._layers, gradients=self._grad, on_error=self.on_error,
             )  # fmt: skip
             self._hooks[id(model)] = hooks
             self._parameters.add_model(model, prefix)
         hooks.attach()
         self._writer.reopen()
+        if is_running:
+            hooks.depth, hooks.is_measuring = 1, hooks.may_measure()
+            hooks.forward_number += 1
 
-    def optimizer(self, optimizer: torch.optim.Optimizer, *, gradients: bool = False) -> None:
+    def optimizer(
+        self, optimizer: torch.optim.Optimizer, *, gradients: bool = False, hooked: bool = True
+    ) -> None:
         """Record the optimizer's rate and momentum, and with ``gradients`` also the gradients, weights and updates.
 
-        The first optimizer given ends the steps. Given again it is taken up anew.
+        The first optimizer given ends the steps. Given again it is taken up anew. With ``hooked=False`` the caller says when
+        it steps.
         """
         if optimizer not in self._optimizers:
             self._optimizers.append(optimizer)
@@ -112,9 +128,11 @@ class Recording:
         for handle in self._handles.pop(optimizer, ()):
             handle.remove()
         handles = self._handles[optimizer] = []
+        if not hooked:
+            return
         if gradients:
-            handles.append(optimizer.register_step_pre_hook(self._begin_update))
-            handles.append(optimizer.register_step_post_hook(self._end_update))
+            handles.append(optimizer.register_step_pre_hook(self.begin_update))
+            handles.append(optimizer.register_step_post_hook(self.end_update))
         if index == 0:
             handles.append(optimizer.register_step_post_hook(self._after_optimizer_step))
 
@@ -146,26 +164,30 @@ class Recording:
         In the training phase they belong to the step that ended last, in another phase to the end of what was trained.
         """
         if not self._optimizers and self._phase in (None, TRAIN):
-            self._end_step()
+            self.end_step()
         at = max(self._step - 1, 0)
         for name, value in scalars.items():
             self._writer.add_scalar(name, at, float(value), self._phase or TRAIN)
 
     def close(self, status: str = "finished") -> None:
         """Take all hooks off and store the rest. ``status`` is finished, stopped, interrupted or failed."""
-        for hooks in self._hooks.values():
-            hooks.detach()
-        for handle in itertools.chain(*self._handles.values()):
-            handle.remove()
-        self._handles = {}
+        self.detach()
         if any(not math.isfinite(loss) for loss in self._losses):
-            self._end_step()  # a NaN ended the training before the optimizer could end the step: it is what there is to see
+            self.end_step()  # a NaN ended the training before the optimizer could end the step: it is what there is to see
         self._losses = []
         self._drain()
         for optimizer in self._optimizers:
             self._parameters.discard(optimizer)  # lets go of its copy of the weights
         self._note_cost()
         self._writer.close(status)
+
+    def detach(self) -> None:
+        """Take all hooks off and store nothing: what was recorded stays with this object."""
+        for hooks in self._hooks.values():
+            hooks.detach()
+        for handle in itertools.chain(*self._handles.values()):
+            handle.remove()
+        self._handles = {}
 
     # What can be asked of it
 
@@ -189,6 +211,11 @@ class Recording:
     def num_steps(self) -> int:
         """Steps ended so far."""
         return self._step
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a training forward was seen since the last step ended."""
+        return self._step_began_s is not None
 
     def view(self) -> RunView:
         """Return the run as it is now."""
@@ -245,16 +272,20 @@ class Recording:
         if self._order.add(layer, self._writer.layers):
             self._writer.add_layer(layer)
 
-    def _begin_update(
+    # What a driver says that gives its optimizers with ``hooked=False``
+
+    def begin_update(
         self, optimizer: torch.optim.Optimizer, args: Sequence[object], kwargs: Mapping[str, object]
     ) -> None:
+        """Measure what the optimizer is about to change; arguments are those of its step's pre-hook."""
         if self._pacer.records_now:
             began_s = self._clock()
             has_closure = kwargs.get("closure", args[1] if len(args) > 1 else None) is not None
             self._parameters.begin_update(optimizer, has_gradients=not has_closure)
             self._parameters_s += self._clock() - began_s
 
-    def _end_update(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+    def end_update(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        """Measure what the optimizer has changed."""
         if self._pacer.records_now:
             began_s = self._clock()
             self._parameters.end_update(optimizer, self._step)
@@ -262,9 +293,14 @@ class Recording:
             self._parameters_s += self._clock() - began_s
 
     def _after_optimizer_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
-        self._end_step()
+        self.end_step()
 
-    def _end_step(self) -> None:
+    def note_losses(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take the losses noted since the last time as this optimizer's, where several have losses of their own."""
+        self._note_loss(LOSS + _suffix(self._optimizers.index(optimizer), 0))
+
+    def end_step(self) -> None:
+        """End the open step: what was measured since the last one is its row."""
         began_s = self._clock()
         if self._pacer.records_now and self._step_began_s is not None and self._block.num_layers:
             rows, hist, fired = self._order.apply(*self._block.take(self._step), self._writer.layers)
@@ -299,23 +335,23 @@ class Recording:
                 if momentum is not None:
                     self._writer.add_scalar(f"momentum{suffix}", self._step, momentum)
 
-    def _note_loss(self) -> None:
+    def _note_loss(self, name: str = LOSS) -> None:
         """Note the mean loss of the step's micro-batches, now if it is on the host, else later with others."""
         losses, self._losses = self._losses, []
         on_device = [value for value in losses if isinstance(value, Tensor)]
         if on_device:
             mean = torch.stack([torch.as_tensor(value).to(on_device[0]) for value in losses]).mean()
-            self._waiting.add(self._step, mean)
+            self._waiting.add((name, self._step), mean)
             self._num_waiting += 1
         elif losses:
             if self._waiting:
                 self._drain()  # scalars come in the order of steps
-            self._writer.add_scalar(LOSS, self._step, float(sum(losses) / len(losses)))
+            self._writer.add_scalar(name, self._step, float(sum(losses) / len(losses)))
 
     def _drain(self) -> None:
         """Store what waits on a device."""
-        for step, (value,) in self._waiting.take():
-            self._writer.add_scalar(LOSS, step, float(value))
+        for (name, step), (value,) in self._waiting.take():
+            self._writer.add_scalar(name, step, float(value))
         self._parameters.drain()
         self._num_waiting = 0
 

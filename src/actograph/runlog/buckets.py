@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actograph.layout.parameter import empty_parameter_rows, merge_parameter_rows
 from actograph.layout.row import Counts, Floats, empty_rows, merge_counts, merge_rows
+
+MERGED_AT_ONCE = 32  # buckets whose copies are in memory beside them
+
+N = TypeVar("N", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -46,20 +51,20 @@ def packed_size(num_units: int) -> int:
     return (num_units + 7) // 8
 
 
-def merge_buckets(buckets: Sequence[Bucket]) -> Bucket:
-    """Merge buckets in time order; layers that only later ones know are taken over."""
-    if len(buckets) == 1:
-        return buckets[0]
-    last = buckets[-1]
-    buckets = [_with_layers(bucket, len(last.rows), len(last.fired)) for bucket in buckets]
-    return Bucket(
-        first_step=buckets[0].first_step,
-        last_step=last.last_step,
-        num_steps=sum(bucket.num_steps for bucket in buckets),
-        rows=merge_rows(np.stack([bucket.rows for bucket in buckets])),
-        hist=merge_counts(np.stack([bucket.hist for bucket in buckets])),
-        fired=np.bitwise_or.reduce([bucket.fired for bucket in buckets]),
-    )
+def merge_buckets(buckets: Sequence[Bucket], size: int) -> list[Bucket]:
+    """Merge each ``size`` neighbours, the last ones too where there are fewer; layers that only later ones know are added.
+
+    Of as many groups as possible at once: a call of numpy costs as much as the numbers of some layers.
+    """
+    if size == 1 or len(buckets) == 1:
+        return list(buckets)
+    whole = len(buckets) - len(buckets) % size
+    at_once = max(MERGED_AT_ONCE // size, 1) * size
+    merged: list[Bucket] = []
+    for begin in range(0, whole, at_once):
+        merged += _merge_groups(with_all_layers(buckets[begin : min(begin + at_once, whole)]), size)
+    rest = buckets[whole:]
+    return [*merged, *(_merge_groups(with_all_layers(rest), len(rest)) if rest else [])]
 
 
 def with_all_layers(buckets: Sequence[Bucket]) -> list[Bucket]:
@@ -70,19 +75,47 @@ def with_all_layers(buckets: Sequence[Bucket]) -> list[Bucket]:
     return [_with_layers(bucket, len(most.rows), len(most.fired)) for bucket in buckets]
 
 
-def merge_parameter_buckets(buckets: Sequence[ParameterBucket]) -> ParameterBucket:
-    """Merge buckets in time order; parameters that only later ones know are taken over."""
-    if len(buckets) == 1:
-        return buckets[0]
-    rows = merge_parameter_rows(np.stack([bucket.rows for bucket in with_all_parameters(buckets)]))
-    num_steps = sum(bucket.num_steps for bucket in buckets)
-    return ParameterBucket(buckets[0].first_step, buckets[-1].last_step, num_steps, rows)
+def merge_parameter_buckets(buckets: Sequence[ParameterBucket], size: int) -> list[ParameterBucket]:
+    """Merge each ``size`` neighbours, the last ones too where there are fewer; later ones may know more parameters."""
+    groups = (buckets[begin : begin + size] for begin in range(0, len(buckets), size))
+    return [_merge_parameters(group) for group in groups]
 
 
 def with_all_parameters(buckets: Sequence[ParameterBucket]) -> list[ParameterBucket]:
     """Return the buckets with the same parameters in each: those of the one that has most."""
     most = max((len(bucket.rows) for bucket in buckets), default=0)
     return [_with_parameters(bucket, most - len(bucket.rows)) for bucket in buckets]
+
+
+def _merge_groups(buckets: Sequence[Bucket], size: int) -> list[Bucket]:
+    """Merge each ``size`` neighbours of buckets with the same layers."""
+    rows = _in_groups([bucket.rows for bucket in buckets], size)  # (size, groups, layers, NUM_FIELDS)
+    counts = _in_groups([bucket.hist for bucket in buckets], size)
+    hist = list(merge_counts(counts))
+    if hist[0].dtype.kind == "f":  # a count of one group has outgrown 32 bits: the others stay exact
+        hist = [merge_counts(group) for group in counts.swapaxes(0, 1)]
+    fired = np.bitwise_or.reduce(_in_groups([bucket.fired for bucket in buckets], size))
+    groups = [buckets[begin : begin + size] for begin in range(0, len(buckets), size)]
+    parts = zip(groups, merge_rows(rows), hist, fired, strict=True)
+    return [Bucket(*_span(group), *merged) for group, *merged in parts]
+
+
+def _in_groups(arrays: Sequence[NDArray[N]], size: int) -> NDArray[N]:
+    """Return (size, groups, ...): the n-th of each group together."""
+    stacked = np.stack(arrays)
+    return stacked.reshape(len(arrays) // size, size, *stacked.shape[1:]).swapaxes(0, 1)
+
+
+def _span(buckets: Sequence[Bucket | ParameterBucket]) -> tuple[int, int, int]:
+    """Return first step, last step and number of steps of neighbours."""
+    return buckets[0].first_step, buckets[-1].last_step, sum(bucket.num_steps for bucket in buckets)
+
+
+def _merge_parameters(buckets: Sequence[ParameterBucket]) -> ParameterBucket:
+    if len(buckets) == 1:
+        return buckets[0]
+    rows = np.stack([bucket.rows for bucket in with_all_parameters(buckets)])
+    return ParameterBucket(*_span(buckets), merge_parameter_rows(rows))
 
 
 def _with_layers(bucket: Bucket, num_layers: int, fired_bytes: int) -> Bucket:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from actograph.layout.layer import LayerInfo
 from actograph.runlog.buckets import Bucket, packed_size
-from actograph.runlog.timeline import MAX_BUCKETS, RECENT_STEPS, Timeline
+from actograph.runlog.timeline import HANDFUL, MAX_BUCKETS, RECENT_STEPS, Timeline
 
 FLAG_BYTES = 32 * 1024  # of one layer: with 320 rows of 1.5 KB a layer stays below 512 KB
 GROUP_STEPS = 10  # recorded steps of which a unit's firings are joined: half the window of `RunView.dead`
@@ -40,11 +40,15 @@ class FlagBucket:
 
 def is_wide(num_flags: int) -> bool:
     """Tell whether a layer's flags are too many to be kept in every bucket."""
-    return packed_size(num_flags) * (MAX_BUCKETS + RECENT_STEPS) > FLAG_BYTES
+    return packed_size(num_flags) * (MAX_BUCKETS + RECENT_STEPS + HANDFUL) > FLAG_BYTES
 
 
-def merge_flags(buckets: Sequence[FlagBucket]) -> FlagBucket:
-    """Merge buckets in time order."""
+def merge_flags(buckets: Sequence[FlagBucket], size: int) -> list[FlagBucket]:
+    """Merge each ``size`` neighbours in time order, the last ones too where there are fewer."""
+    return [_merge(buckets[begin : begin + size]) for begin in range(0, len(buckets), size)]
+
+
+def _merge(buckets: Sequence[FlagBucket]) -> FlagBucket:
     fired = np.bitwise_or.reduce([bucket.fired for bucket in buckets])
     num_steps = sum(bucket.num_steps for bucket in buckets)
     return FlagBucket(buckets[0].first_step, buckets[-1].last_step, num_steps, fired)
@@ -56,13 +60,13 @@ class FlagTrack:
     def __init__(self, num_flags: int) -> None:
         num_buckets = FLAG_BYTES // packed_size(num_flags) - RECENT_GROUPS - 1  # one for the open group
         num_long = max(num_buckets // 2 * 2, FEWEST_LONG)
-        self.timeline = Timeline(merge_flags, num_long, RECENT_GROUPS, GROUP_STEPS)
+        self.timeline = Timeline(merge_flags, num_long, RECENT_GROUPS, handful=1, step_size=GROUP_STEPS)
         self.open: FlagBucket | None = None  # the group that is being filled
 
     def append(self, step: int, fired: NDArray[np.uint8]) -> None:
         """Add the packed flags of a recorded step."""
         new = FlagBucket(step, step, 1, fired)
-        group = new if self.open is None else merge_flags([self.open, new])
+        group = new if self.open is None else _merge([self.open, new])
         is_full = group.num_steps == GROUP_STEPS
         self.open = None if is_full else group
         if is_full:
@@ -105,7 +109,7 @@ class FlagTracks:
 
 @dataclass(frozen=True)
 class WideFlags:
-    """The flags of one wide layer as read. ``recent`` is apart: the last of ``long`` reaches into its steps."""
+    """The flags of one wide layer as read. In older runs the last of ``long`` reaches into the steps of ``recent``."""
 
     long: tuple[FlagBucket, ...]
     recent: tuple[FlagBucket, ...]

@@ -5,10 +5,12 @@ No idea of files or of what the number means.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +21,7 @@ MAX_SCALAR_BUCKETS = 1024
 HANDFUL = 64  # values that go into buckets together
 
 
-@dataclass(frozen=True)
-class ScalarBucket:
+class ScalarBucket(NamedTuple):
     """A scalar over consecutive steps; mean, low and high are over its finite values (NaN when there are none)."""
 
     first_step: int
@@ -34,6 +35,11 @@ class ScalarBucket:
     @classmethod
     def over(cls, points: Sequence[tuple[int, float]]) -> ScalarBucket:
         """Return the bucket of (step, value) pairs in time order."""
+        if len(points) == 1:  # as all are in the first thousand steps
+            ((step, value),) = points
+            is_finite = math.isfinite(value)
+            known = value if is_finite else math.nan
+            return cls(step, step, 1, known, known, known, None if is_finite else step)
         finite = [value for _, value in points if math.isfinite(value)]
         return cls(
             first_step=points[0][0],
@@ -84,8 +90,8 @@ class ScalarTrack:
 
     def take_changes(self) -> tuple[list[tuple[int, ScalarBucket]], list[tuple[int, float]]]:
         """Return the buckets (with positions) and exact values that changed since the last call."""
-        buckets = list(enumerate(self.buckets))[self._num_stored :]
-        exact = list(self.exact)[max(len(self.exact) - self._num_new, 0) :]
+        buckets = list(enumerate(self.buckets[self._num_stored :], self._num_stored))
+        exact = list(itertools.islice(reversed(self.exact), self._num_new))[::-1]
         self._num_stored, self._num_new = len(self.buckets), 0
         return buckets, exact
 

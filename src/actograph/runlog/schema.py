@@ -48,8 +48,9 @@ CREATE TABLE event (id INTEGER PRIMARY KEY, step INTEGER NOT NULL, kind TEXT NOT
 class Cost:
     """What recording cost, in seconds of the recording process, and what it saw.
 
-    ``recorder_s`` is the recorder's own time inside the observed steps; ``elapsed_s`` the time from the first observed
-    step's beginning to the last one's end, the recorder's share included. ``budget`` is the share allowed (None: no limit).
+    ``elapsed_s`` is the time of all steps together, each from its first forward to the optimizer's end (what is between
+    them, such as loading data, does not count); ``recorder_s`` the recorder's part of it. ``budget`` is the share allowed
+    (None: no limit).
     """
 
     recorder_s: float = 0.0

@@ -101,7 +101,7 @@ class RunWriter:
             self.flush()
 
     def flush(self, *, is_last: bool = False) -> None:
-        """Store what is new now; with ``is_last`` the recent view too."""
+        """Store what is new now; with ``is_last`` all of the recent view, step by step."""
         self._next_flush_s = self._clock() + FLUSH_INTERVAL_S
         if (
             self._database is None or os.getpid() != self._pid
@@ -178,15 +178,21 @@ class RunWriter:
             self._database = connection
             return
         if self._database is not None:
-            connection.backup(self._database)
-            _set_pragmas(self._database)
+            try:
+                connection.backup(self._database)
+                _set_pragmas(self._database)
+            except sqlite3.Error as error:
+                self._give_up(error)
         connection.close()
 
     def reopen(self) -> None:
         """Go on with a run that was closed; does nothing while it is open."""
         self.info = replace(self.info, status="running")
         if self._database is None and self.directory is not None and not self._has_given_up:
-            self._database = _connect(self.directory / schema.DATABASE)
+            try:
+                self._database = _connect(self.directory / schema.DATABASE)
+            except sqlite3.Error as error:  # the folder is gone
+                self._give_up(error)
 
     def discard(self) -> None:
         """Delete what was stored, and the directory if nothing else is in it: the run did not begin."""
@@ -209,7 +215,7 @@ class RunWriter:
         self._has_given_up = True
 
     def view(self) -> RunView:
-        """Return the run as it is now, equal to what `read_run` gives after a flush."""
+        """Return the run as it is now, equal to what `read_run` gives once it is closed."""
         parts = split_quantities(self.layers, self._timelines["train"].joined())
         tracks = self._flags.tracks.items()
         return RunView(
@@ -246,8 +252,8 @@ class RunWriter:
 
     def _store_flags(self, transaction: sqlite3.Connection) -> None:
         for position, track in self._flags.tracks.items():
-            long, _ = track.timeline.take_changes()
-            table = _Table(transaction, "flag_bucket", (("layer", position),))
+            long = track.timeline.take_changes()
+            table = _Table(transaction, "flag_bucket", ("data",), (("layer", position),))
             table.store(
                 long, len(track.timeline.long), track.recent(), lambda flags: (flags.fired.tobytes(),)
             )
@@ -260,7 +266,7 @@ class RunWriter:
         )
         self._num_stored_parameters = len(self.parameters)
         timeline = self._parameter_timeline
-        table = _Table(transaction, "parameter_bucket")
+        table = _Table(transaction, "parameter_bucket", ("data",))
         table.store(*_changes(timeline, is_last=is_last), lambda bucket: (pack_parameters(bucket),))
 
 
@@ -278,8 +284,12 @@ def _create(directory: Path) -> sqlite3.Connection:
         raise RunInUseError(
             f"cannot write to {directory} ({error.strerror}); choose another output folder"
         ) from error
-    connection = _connect(database)
-    connection.executescript(schema.TABLES)
+    try:
+        connection = _connect(database)
+        connection.executescript(schema.TABLES)
+    except sqlite3.Error as error:  # a full disk, or a file system that SQLite cannot lock
+        database.unlink(missing_ok=True)
+        raise RunInUseError(f"cannot write to {directory} ({error}); choose another output folder") from error
     return connection
 
 
@@ -304,8 +314,10 @@ def _create_in_memory() -> sqlite3.Connection:
 def _store_buckets(
     transaction: sqlite3.Connection, phase: str, timeline: Timeline[Bucket], *, is_last: bool
 ) -> None:
-    """Store what changed in the long view and the steps that are not in it; at the end all of both views, compressed."""
-    table = _Table(transaction, "bucket", (("phase", phase),))
+    """Store what changed in the long view, and the recent one abridged; at the end all of both views, compressed."""
+    table = _Table(
+        transaction, "bucket", ("is_compressed", "num_layers", "kind", "data"), (("phase", phase),)
+    )
     table.store(
         *_changes(timeline, is_last=is_last),
         lambda bucket: (is_last, *pack(bucket, compressed=is_last)),
@@ -313,19 +325,23 @@ def _store_buckets(
 
 
 def _changes(timeline: Timeline[S], *, is_last: bool) -> tuple[list[tuple[int, S]], int, list[S]]:
-    """Return of the long view what changed, its length, and the steps that are not in it; at the end all of both views."""
-    long, waiting = timeline.take_changes()
+    """Return of the long view what changed, its length, and the recent one abridged; at the end all of both views."""
+    changed = timeline.take_changes()
     if is_last:
-        long, waiting = list(enumerate(timeline.long)), list(timeline.recent)
-    return long, len(timeline.long), waiting
+        return list(enumerate(timeline.long)), len(timeline.long), timeline.recent
+    return changed, len(timeline.long), timeline.abridged()
 
 
 @dataclass(frozen=True)
 class _Table:
-    """A table of buckets; ``key`` has the names and values of the columns before ``view``."""
+    """A table of buckets.
+
+    ``key`` has the names and values of the columns before ``view``, ``contents`` the names of those after ``num_steps``.
+    """
 
     transaction: sqlite3.Connection
     name: str
+    contents: tuple[str, ...]
     key: tuple[tuple[str, str | int], ...] = ()
 
     def store(
@@ -335,20 +351,26 @@ class _Table:
         recent: Sequence[S],
         encode: Callable[[S], tuple[Any, ...]],
     ) -> None:
-        """Store changed buckets of the long view, which has ``num_long``, and all of the recent one."""
-        where = " AND ".join(f"{column} = ?" for column in (*dict(self.key), "view"))
-        values = tuple(dict(self.key).values())
-        delete = f"DELETE FROM {self.name} WHERE {where} AND position >= ?"
-        self.transaction.execute(delete, (*values, "long", num_long))
-        self.transaction.execute(delete, (*values, "recent", 0))
+        """Store changed buckets of the long view, which has ``num_long``, and all of the recent one.
+
+        What is there is written over, in its place where it has the same size: a third less work than with new rows.
+        """
+        keys, values = (*dict(self.key), "view", "position"), tuple(dict(self.key).values())
+        delete = f"DELETE FROM {self.name} WHERE " + " AND ".join(f"{column} = ?" for column in keys[:-1])
+        for view, num in (("long", num_long), ("recent", len(recent))):
+            self.transaction.execute(f"{delete} AND position >= ?", (*values, view, num))
         views = [("long", *entry) for entry in long] + [("recent", *entry) for entry in enumerate(recent)]
         rows = [
             (*values, view, position, b.first_step, b.last_step, b.num_steps, *encode(b))
             for view, position, b in views
         ]
-        if rows:
-            marks = ", ".join("?" * len(rows[0]))
-            self.transaction.executemany(f"INSERT OR REPLACE INTO {self.name} VALUES ({marks})", rows)
+        columns = ("first_step", "last_step", "num_steps", *self.contents)
+        marks = ", ".join("?" * len((*keys, *columns)))
+        new = ", ".join(f"{column} = excluded.{column}" for column in columns)
+        insert = (
+            f"INSERT INTO {self.name} VALUES ({marks}) ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {new}"
+        )
+        self.transaction.executemany(insert, rows)
 
 
 def _store_track(transaction: sqlite3.Connection, phase: str, name: str, track: ScalarTrack) -> None:

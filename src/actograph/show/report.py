@@ -269,8 +269,8 @@ def _parameters(view: RunView, figures: Figures) -> list[dict[str, Any]]:
                 "update-ratio",
                 parameter_map(view, "update_ratio"),
                 "Update over weight norm, parameters by steps",
-                "How far a step moves each parameter, relative to its size. About 0.001 is common; far less hardly learns, "
-                "far more forgets.",
+                "How far a step moves each parameter, relative to its size. A rule of thumb is about 0.001 (the notes of "
+                "Stanford's course CS231n): with far less it hardly learns, with far more it forgets.",
             ),
             (
                 "parameter-gradients",

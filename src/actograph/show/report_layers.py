@@ -16,7 +16,7 @@ from actograph.rules.rule import Finding
 from actograph.runlog.view import DEAD_WINDOW, STATISTICS, RunView
 from actograph.show import words
 from actograph.show.layers import color_dim, gradient_curves, layer_curves
-from actograph.show.sparkline import svg_path
+from actograph.show.sparkline import evenly, svg_path
 from actograph.show.spectrum import spectrum
 from actograph.show.strips import MAX_UNITS_PX, color_strip, data_uri, unit_strip
 from actograph.show.timeaxis import step_edges
@@ -65,7 +65,7 @@ def layer_entry(
     now = {name: float(view.column(name)[-1, index]) for name in CELLS}
     entry |= {
         "cells": [_cell(name, value) for name, value in now.items()],
-        "spark": svg_path(view.column("std")[:, index], *SPARK_SIZE),
+        "spark": svg_path(evenly(view.column("std")[:, index], view.last_steps), *SPARK_SIZE),
         "flags": [(finding.severity.value, finding.rule) for finding in findings],
         **_units(view, index),
     }

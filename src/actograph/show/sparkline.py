@@ -6,11 +6,13 @@ No idea of runs or colours.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from actograph.layout.row import Floats
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 BLANK = " "  # where nothing is known
+SAMPLES = 1024  # of a series whose buckets have different widths: many for each character or point
 
 
 def sparkline(values: Floats, width: int = 24, low: float | None = None, high: float | None = None) -> str:
@@ -44,6 +46,18 @@ def svg_path(values: Floats, width: float, height: float, points: int = 80) -> s
             pen = "L" if position and np.isfinite(means[position - 1]) else "M"
             commands.append(f"{pen}{position * step:.1f} {height * (1 - (mean - low) / span):.1f}")
     return "".join(commands)
+
+
+def evenly(values: Floats, last_steps: ArrayLike) -> Floats:
+    """Return ``values`` (n,) of buckets that end at ``last_steps`` (n,), each as often as its share of the steps asks for.
+
+    Old buckets hold many steps and recent ones a single one: drawn alike, the last steps would fill the picture.
+    """
+    ends = np.asarray(last_steps)
+    if len(ends) < 2 or ends[-1] - ends[0] == len(ends) - 1:  # noqa: PLR2004 - two ends
+        return values
+    samples: Floats = values[np.searchsorted(ends, np.linspace(ends[0], ends[-1], SAMPLES))]
+    return samples
 
 
 def stretch_means(values: Floats, count: int) -> Floats:

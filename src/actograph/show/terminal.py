@@ -19,7 +19,7 @@ from actograph.runlog.view import RunView
 from actograph.show import words
 from actograph.show.find import live_status
 from actograph.show.series import best_metric, training_loss
-from actograph.show.sparkline import sparkline
+from actograph.show.sparkline import evenly, sparkline
 
 STYLES = {Severity.NOTE: "blue", Severity.WARNING: "yellow", Severity.ERROR: "red"}
 UNREADABLE = "unreadable"
@@ -61,7 +61,8 @@ def run_summary(view: RunView, diagnosis: Diagnosis) -> RenderableType:
     parts: list[RenderableType] = [Text(view.info.name, "bold"), Text(words.summary(view))]
     if len(losses):
         ends = [words.loss(float(loss)) for loss in (smooth[0], losses.values[-1])]
-        parts += [Text(f"loss {ends[0]} {sparkline(smooth, LOSS_SPARK)} {ends[1]}")]
+        line = sparkline(evenly(smooth, losses.steps), LOSS_SPARK)
+        parts += [Text(f"loss {ends[0]} {line} {ends[1]}")]
     return Group(*parts, Text(), layer_table(view), Text(), findings(diagnosis))
 
 
@@ -83,7 +84,7 @@ def layer_table(view: RunView) -> RenderableType:
     table.add_column("std over time", no_wrap=True)
     for index, layer in enumerate(view.layers):
         cells = [_cell(name, float(columns[name][-1, index])) for name in shown]
-        spark = sparkline(columns["std"][:, index], LAYER_SPARK)
+        spark = sparkline(evenly(columns["std"][:, index], view.last_steps), LAYER_SPARK)
         table.add_row(Text(layer.name), Text(layer.kind), words.shape(layer), *cells, spark)
     return table
 

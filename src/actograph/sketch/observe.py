@@ -5,7 +5,9 @@ No idea of modules or steps.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from actograph.layout.layer import Side
 from actograph.sketch import native, reference
@@ -13,19 +15,26 @@ from actograph.sketch.links import Slot
 
 
 def is_measurable(x: object) -> bool:
-    """Tell whether a module's output is something to measure: a dense floating-point tensor with storage."""
+    """Tell whether a module's output is something to measure: a dense floating-point tensor with values of its own.
+
+    Not those inside a transform of ``torch.func``, nor tensors that stand for something else (fake, nested, distributed).
+    """
     return (
-        isinstance(x, Tensor) and x.is_floating_point() and not (x.is_sparse or x.is_meta or x.is_quantized)
+        isinstance(x, Tensor)
+        and x.is_floating_point()
+        and x.layout is torch.strided
+        and not (x.is_meta or x.is_quantized or x.is_nested or is_functorch_wrapped_tensor(x))
+        and type(x).__torch_dispatch__ is Tensor.__torch_dispatch__
     )
 
 
 def observe_output(x: Tensor, slot: Slot) -> None:
-    """Merge a layer's output (any shape) into its slot."""
-    if slot.target is None or not native.observe(x, slot.target):
+    """Merge a layer's output (any shape) into its slot; nothing where it is not measurable."""
+    if (slot.target is None or not native.observe(x, slot.target)) and is_measurable(x):
         reference.observe(x, slot, look_for_flat=slot.flat is not None and slot.flat.side is Side.OUTPUT)
 
 
 def observe_input(x: Tensor, slot: Slot) -> None:
     """Merge into a slot what only the layer's input tells: the share in the flat region, and which units left it."""
-    if slot.target is None or not native.observe_flat(x, slot.target):
+    if (slot.target is None or not native.observe_flat(x, slot.target)) and is_measurable(x):
         reference.observe_flat(x, slot)

@@ -24,12 +24,14 @@ from actograph.train.checkpoint_file import CheckpointFile, read_checkpoint, wri
 from actograph.train.events import Callback
 from actograph.train.loop import Loop, num_frozen, settings
 from actograph.train.names import snake_name
+from actograph.train.parameter_groups import listed
 from actograph.train.position import (
     LoaderStart,
     State,
     Stateful,
     check_loader_state,
     check_replayable,
+    is_left,
     loader_state,
     random_state,
     replayed,
@@ -37,6 +39,21 @@ from actograph.train.position import (
     set_random_state,
 )
 from actograph.train.state import Phase, Progress, Resume
+from actograph.train.step_wrapper import parameters_of
+
+IN_ABOUT = ("optimizer", "lengths", "position")  # what going on needs of a file
+IN_STATE = (
+    "optimizer",
+    "own_groups",
+    "unsaved",
+    "parts",
+    "progress",
+    "loaders",
+    "left",
+    "train_start",
+    "is_train_open",
+    "random",
+)
 
 
 def save_checkpoint(loop: Loop, path: Path | str, callbacks: Iterable[Callback] = ()) -> None:
@@ -53,10 +70,11 @@ def save_checkpoint(loop: Loop, path: Path | str, callbacks: Iterable[Callback] 
     state = {
         "optimizer": loop.optimizer.state_dict(),
         "own_groups": loop.own_groups if loop.is_running else settings(loop.optimizer),
-        "buffers": _unsaved_buffers(loop.model),
+        "unsaved": _unsaved(loop),
         "parts": {name: dict(part.state_dict()) for name, part in _parts(loop, callbacks).items()},
         "progress": asdict(loop.progress) | {"phase": str(loop.progress.phase)},
         "loaders": [loader_state(loader) for loader in _loaders(loop)],
+        "left": _left(loop, position),
         "train_start": asdict(loop.train_start),
         "is_train_open": loop.is_train_open,
         "random": random_state(),
@@ -77,7 +95,7 @@ def load_checkpoint(loop: Loop, path: Path | str, callbacks: Iterable[Callback] 
 
     If that was inside a fit, the next fit, which has to be the same one, goes on from there; its callbacks get their states
     back then, and ``callbacks`` only otherwise. Raises UsageError, with everything as before, for a file that is not there
-    or not whole, and for another model, optimizer, or length of the loaders.
+    or not whole, and for another model, optimizer, or other loaders.
     """
     if loop.is_running:
         raise UsageError("a checkpoint cannot be loaded while a fit runs")
@@ -155,21 +173,19 @@ def _restore(loop: Loop, file: CheckpointFile, callbacks: Iterable[Callback]) ->
     """Put everything back, the random states last."""
     state = file.state
     load_weights(loop.model, file.weights, file.path)
-    buffers = dict(loop.model.named_buffers())
+    unsaved = _unsaved(loop)
     with torch.no_grad():
-        for name, value in state["buffers"].items():
-            buffers[name].copy_(value)
+        for name, value in state["unsaved"].items():
+            unsaved[name].copy_(value)
     loop.optimizer.load_state_dict(state["optimizer"])
     _load_parts(_parts(loop, callbacks), state["parts"], file.path)
     _load_progress(loop.progress, state["progress"])
-    for loader, of_loader in zip(_loaders(loop), state["loaders"], strict=True):
+    for loader, of_loader, was_left in zip(_loaders(loop), state["loaders"], state["left"], strict=True):
         set_loader_state(loader, of_loader)
+        if was_left:
+            iter(loader)  # the epoch it stands in is not to be gone on with
     loop.train_start = LoaderStart(**state["train_start"])
     loop.is_train_open = state["is_train_open"]
-    position = file.about["position"]
-    is_left = loop.is_train_open and (position is None or position["num_done"] is None)
-    if is_left and isinstance(loop.train_loader, Stateful):
-        iter(loop.train_loader)  # its last epoch was left before its end, and is not to be gone on with
     set_random_state(state["random"])
 
 
@@ -212,7 +228,18 @@ def _load_optimizer(
 
 def _check(loop: Loop, file: CheckpointFile, state: State) -> None:
     """Raise UsageError for a checkpoint that the loop cannot take up."""
+    lacking = [
+        name
+        for names, there in ((IN_ABOUT, file.about), (IN_STATE, state))
+        for name in names
+        if name not in there
+    ]
+    if lacking:
+        raise UsageError(
+            f"{file.path} is no whole checkpoint: it lacks {', '.join(lacking)}; take an earlier one"
+        )
     check_weights(loop.model, file.weights, file.path)
+    _check_unsaved(loop, file, state)
     name = type(loop.optimizer).__name__
     if file.about["optimizer"] != name:
         raise UsageError(
@@ -231,6 +258,18 @@ def _check(loop: Loop, file: CheckpointFile, state: State) -> None:
     _check_loaders(loop, file, state)
 
 
+def _check_unsaved(loop: Loop, file: CheckpointFile, state: State) -> None:
+    saved, own = (
+        {name: tensor.shape for name, tensor in tensors.items()}
+        for tensors in (state["unsaved"], _unsaved(loop))
+    )
+    if different := [name for name in {**own, **saved} if own.get(name) != saved.get(name)]:
+        raise UsageError(
+            f"{file.path} is of another model or loss function: {listed(different)} (in no state_dict of the model) "
+            "are not in both, or of another shape"
+        )
+
+
 def _check_loaders(loop: Loop, file: CheckpointFile, state: State) -> None:
     if file.about["lengths"] != _lengths(loop):
         raise UsageError(
@@ -245,11 +284,26 @@ def _loaders(loop: Loop) -> list[Iterable[Any]]:
     return [loader for loader in (loop.train_loader, loop.valid_loader) if loader is not None]
 
 
+def _left(loop: Loop, position: Mapping[str, Any] | None) -> list[bool]:
+    """Tell of each loader whether its next epoch begins anew although it stands in the middle of one."""
+    is_read = position is not None and position["num_done"] is not None
+    train = not is_read and is_left(loop.train_loader, is_open=loop.is_train_open)
+    return [train, *(is_left(loader, is_open=False) for loader in _loaders(loop)[1:])]
+
+
 def _lengths(loop: Loop) -> list[int | None]:
     return [length(loader) for loader in _loaders(loop)]
 
 
-def _unsaved_buffers(model: nn.Module) -> dict[str, Tensor]:
+def _unsaved(loop: Loop) -> dict[str, Tensor]:
+    """Return what is not in the weights file: unsaved buffers, and parameters that are not the model's."""
+    own = set(loop.model.parameters())
+    others = [parameter.detach() for parameter in parameters_of(loop.optimizer) if parameter not in own]
+    named = {f"parameter {number} of the loss function": other for number, other in enumerate(others)}
+    return unsaved_buffers(loop.model) | named
+
+
+def unsaved_buffers(model: nn.Module) -> dict[str, Tensor]:
     """Return the buffers that are in no state_dict (``persistent=False``): a copy does not need them, going on does."""
     saved = model.state_dict()
     return {name: buffer for name, buffer in model.named_buffers() if name not in saved}

@@ -10,6 +10,7 @@ import io
 import json
 import pickle
 import zipfile
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ FORMAT = "actograph checkpoint"
 VERSION = 1
 ABOUT, WEIGHTS, STATE = "about.json", "model.safetensors", "state.pt"
 PLAIN = (type(None), bool, int, float, str, bytes, Tensor, nn.Parameter)
+MAPPINGS = (dict, OrderedDict, Counter)  # MultiStepLR has a Counter
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,10 @@ class CheckpointFile:
             raise UsageError(
                 f"{self.path} holds a state that cannot be read safely; it is foreign ({error!s:.200})"
             ) from error
-        assert isinstance(state, dict)
+        if not isinstance(state, dict):
+            raise UsageError(
+                f"{self.path} is no checkpoint of actograph: its state is a {type(state).__name__}"
+            )
         return state
 
 
@@ -118,8 +123,8 @@ def read_checkpoint(path: Path) -> CheckpointFile:
 def check_plain(value: object, where: str) -> None:
     """Raise UsageError for what ``torch.load(weights_only=True)`` would refuse."""
     kind = type(value)
-    if isinstance(value, dict):
-        for key, item in value.items():
+    if kind in MAPPINGS:
+        for key, item in value.items():  # type: ignore[attr-defined]
             check_plain(key, f"{where} key")
             check_plain(item, f"{where}[{key!r}]")
     elif kind in (list, tuple):

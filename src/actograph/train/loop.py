@@ -68,6 +68,7 @@ class Loop:
         self.batch = Batch(None, None)
         self.train_loss = Mean()  # of the current epoch
         self.valid_loss = Mean()
+        self.is_epoch_whole = False  # no phase of the current epoch was cut short
         self.stop_reason: str | None = None  # of the last fit, where StopFit ended it
         self.callbacks: tuple[Callback, ...] = ()  # of the fit that runs, or of the last one, in order
         self.event: Event | None = None  # the last one fired
@@ -83,6 +84,8 @@ class Loop:
         """Train for ``num_epochs``, validating after each; ``steps`` is the number of batches in an epoch."""
         if num_epochs < 1:
             raise UsageError(f"epochs must be at least 1, not {num_epochs}")
+        if self.valid_loader is not None and length(self.valid_loader) == 0:
+            raise UsageError("the valid loader is empty: it has 0 batches; give None to train without one")
         self.num_train_batches = num_batches = num_train_batches(self.train_loader, steps)
         if self.resume is not None:
             self.resume.check(num_epochs, num_batches, num_frozen(self.model))
@@ -97,6 +100,7 @@ class Loop:
             self._phase(Phase.TRAIN, self.train_loader, num_batches, limit=steps)
             if self.valid_loader is not None:
                 self._phase(Phase.VALID, self.valid_loader, length(self.valid_loader))
+            self.is_epoch_whole = True
 
         self._run(num_epochs, run_epochs, callbacks)
 
@@ -116,6 +120,7 @@ class Loop:
             raise StopFit(resume.stop_reason)
 
     def _start_epoch(self, epoch: int) -> None:
+        self.is_epoch_whole = False
         self.progress.start_epoch(epoch)
         self.train_loss.reset()
         self.valid_loss.reset()
@@ -266,8 +271,12 @@ class Loop:
         loader = self.valid_loader
         if loader is None:
             raise UsageError("there is no valid loader to validate with")
-        self._start_epoch(0)
-        self._run(0, lambda: self._phase(Phase.VALID, loader, length(loader)), callbacks)
+
+        def run_phase() -> None:
+            self._start_epoch(0)
+            self._phase(Phase.VALID, loader, length(loader))
+
+        self._run(0, run_phase, callbacks)
         return self.values
 
     @property
@@ -297,7 +306,12 @@ def num_frozen(model: nn.Module) -> int:
 def settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     """Return each parameter group's rate, momentum and so on, without its parameters."""
     return [
-        {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
+        {  # a rate may be a tensor, which torch's schedulers change in place
+            name: value.detach().clone() if isinstance(value, torch.Tensor) else value
+            for name, value in group.items()
+            if name != "params"
+        }
+        for group in optimizer.param_groups
     ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from numbers import Real
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from actograph.train.names import snake_name
 LOSSES = ("train_loss", "valid_loss")  # the values that are no metrics
 
 
+@runtime_checkable
 class Metric(Protocol):
     """What ``metrics=`` takes; any ``torchmetrics.Metric`` and ``MetricCollection`` fits too."""
 
@@ -192,12 +193,14 @@ def sum_dtype(value: Tensor) -> torch.dtype:
 def named_metrics(metrics: Metrics, device: torch.device | None = None) -> dict[str, Metric]:
     """Return the metrics by name: as given in a mapping, else the snake-case names of their classes.
 
-    Those that are modules (torchmetrics) are moved to ``device``. A UsageError says that two have the same name, or that
-    one is a class instead of an instance.
+    Those that are modules (torchmetrics) are moved to ``device``. A UsageError says that two have the same name, that one
+    is no metric (a class, a function), or that a metric was given and no list of them.
 
     >>> list(named_metrics({"top_3": TopK(3), "top_5": TopK(5)}))
     ['top_3', 'top_5']
     """
+    if isinstance(metrics, Metric):
+        raise UsageError(f"metrics is a list, or a dict by name: put the {type(metrics).__name__} into one")
     named: dict[str, Metric] = {}
     pairs: Iterable[tuple[str | None, Metric]] = (
         metrics.items() if isinstance(metrics, Mapping) else ((None, metric) for metric in metrics)
@@ -205,6 +208,8 @@ def named_metrics(metrics: Metrics, device: torch.device | None = None) -> dict[
     for given, metric in pairs:
         if isinstance(metric, type):
             raise UsageError(f"metrics are instances: write {metric.__name__}(), not {metric.__name__}")
+        if not isinstance(metric, Metric):
+            raise UsageError(f"{metric!r:.80} is no metric: give an object with reset, update and compute")
         name = snake_name(type(metric)) if given is None else given
         if name in LOSSES:
             raise UsageError(f"a metric cannot be called {name}: the loop has a value of that name")

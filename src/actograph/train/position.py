@@ -6,6 +6,7 @@ for it; a plain DataLoader or a list is begun again from the random state its ep
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
+from actograph.data.loaders import TensorLoader
 from actograph.errors import UsageError
 from actograph.train.batches import length
 
@@ -83,17 +85,29 @@ def loader_state(loader: Iterable[Any]) -> State:
 
 
 def check_loader_state(loader: Iterable[Any], state: State) -> None:
-    """Raise UsageError where `loader_state` was asked of another kind of loader."""
+    """Raise UsageError where `loader_state` was asked of another kind of loader, or of one with other batches."""
     if isinstance(loader, Stateful) != ("state" in state):
         raise UsageError(
             f"the checkpoint was saved with another kind of loader than {type(loader).__name__}: give one of the same kind"
         )
+    if isinstance(loader, TensorLoader):
+        copy.copy(loader).load_state_dict(state["state"])
     there, before = len(generators(loader)), len(state.get("generators", ()))
     if not isinstance(loader, Stateful) and there != before:
         raise UsageError(
             f"the loader has {there} random generators of its own, but had {before} when the checkpoint was saved: "
             "make it as it was"
         )
+
+
+def is_left(loader: Iterable[Any], *, is_open: bool) -> bool:
+    """Tell whether a loader with a state stands in an epoch that was left before its end, whoever read it.
+
+    A `TensorLoader` knows; of others ``is_open`` says whether the loop left it there.
+    """
+    if isinstance(loader, TensorLoader):
+        return bool(loader.epoch != loader_state(loader)["state"]["epoch"])
+    return is_open and isinstance(loader, Stateful)
 
 
 def set_loader_state(loader: Iterable[Any], state: State) -> None:

@@ -37,6 +37,16 @@ def group_rates(lr: Rate, num_groups: int) -> list[float]:
     return [_checked(rate) for rate in rates]
 
 
+def rate_ratios(rates: Sequence[float]) -> list[float]:
+    """Return each rate relative to the largest one; 1 for all where every rate is 0.
+
+    >>> rate_ratios([0.25, 1.0])
+    [0.25, 1.0]
+    """
+    largest = max(rates)
+    return [rate / largest if largest else 1.0 for rate in rates]
+
+
 def _rates_of_slice(lr: slice, num_groups: int) -> list[float]:
     high = _checked(lr.stop)
     if lr.step is not None:

@@ -6,7 +6,7 @@ No idea of epochs, loaders or callbacks: the loop calls these methods with its e
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -16,6 +16,15 @@ from actograph.errors import UsageError
 from actograph.train.state import Batch
 
 LossFunction: TypeAlias = Callable[[Any, Any], Tensor]
+
+# With shapes such as (N, 1) and (N,) they pair every output with every target, and torch warns once.
+BROADCASTING = (
+    nn.functional.mse_loss,
+    nn.functional.l1_loss,
+    nn.functional.smooth_l1_loss,
+    nn.functional.huber_loss,
+)
+BROADCASTING_MODULES = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
 
 
 class TrainStep(Protocol):
@@ -53,6 +62,11 @@ class Supervised:
     model: nn.Module
     loss_func: LossFunction
     optimizer: torch.optim.Optimizer
+    _needs_equal_shapes: bool = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        is_broadcasting = self.loss_func in BROADCASTING or isinstance(self.loss_func, BROADCASTING_MODULES)
+        object.__setattr__(self, "_needs_equal_shapes", is_broadcasting)
 
     def forward(self, batch: Batch) -> Any:
         """Return ``model(x)``; a tuple or dict is handed over as it is."""
@@ -64,10 +78,12 @@ class Supervised:
         A UsageError names both shapes where the loss function cannot take the pair.
         """
         try:
+            if self._needs_equal_shapes and batch.pred.shape != batch.y.shape:
+                raise ValueError("they need the same shape: see unsqueeze and squeeze")
             return self.loss_func(batch.pred, batch.y)
         except (torch.OutOfMemoryError, UsageError):
             raise
-        except (RuntimeError, ValueError, IndexError) as error:
+        except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
             raise UsageError(
                 f"the loss function failed on output {describe(batch.pred)} and target {describe(batch.y)}: {error}"
             ) from error

@@ -11,7 +11,7 @@ from torch import Tensor
 from actograph.errors import UsageError
 from actograph.train.state import Batch
 from actograph.train.step import TrainStep
-from actograph.train.step_wrapper import StepWrapper, parameters_of
+from actograph.train.step_wrapper import StepWrapper, find_step, parameters_of
 
 
 class Accumulate(StepWrapper):
@@ -27,6 +27,8 @@ class Accumulate(StepWrapper):
     def __init__(self, inner: TrainStep, optimizer: torch.optim.Optimizer, num_batches: int) -> None:
         if num_batches < 1:
             raise UsageError(f"the number of batches to accumulate must be at least 1, not {num_batches}")
+        if find_step(inner, Accumulate) is not None:
+            raise UsageError("the step gathers batches already: accumulate in one place only")
         super().__init__(inner)
         self.optimizer = optimizer
         self.num_batches = num_batches

@@ -91,10 +91,10 @@ class MixedPrecision(StepWrapper):
         return {"scaler": self.scaler.state_dict(), "inner": super().state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with them; without a saved scale the scale stays."""
-        super().load_state_dict(state["inner"])
-        if state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
+        """Go on with them; without a saved scale, or of a step without mixed precision, the scale stays."""
+        super().load_state_dict(state.get("inner", {}))
+        if scaler := state.get("scaler"):
+            self.scaler.load_state_dict(scaler)
 
 
 @dataclass(frozen=True)
