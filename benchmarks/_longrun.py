@@ -16,10 +16,10 @@ from actograph import open_run
 from actograph.layout.bins import NUM_BINS
 from actograph.layout.layer import FlatRegion, LayerInfo, Nonlinearity, Side
 from actograph.layout.row import Field, empty_rows
+from actograph.runlog.buckets import Bucket
 from actograph.runlog.reader import read_run
 from actograph.runlog.schema import RunInfo
 from actograph.runlog.store import RunWriter
-from actograph.runlog.buckets import Bucket
 
 NUM_LAYERS, NUM_UNITS, NUM_VALUES = 4, 64, 1 << 16  # values of a layer in a step
 TRIAL_STEPS = 10_000
