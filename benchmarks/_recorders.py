@@ -6,7 +6,6 @@ A recorder registers its hooks in `begin`; what else it does in a step is in `on
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 import time
@@ -16,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from _environment import why_absent
 from _hooks import HookSet, leaves, only_tensor
 from _models import Batch, Training, cross_entropy
 from torch import Tensor, nn
@@ -71,14 +71,7 @@ class Recorder:
     @classmethod
     def why_absent(cls) -> str | None:
         """Return why it cannot be measured here, None where it can."""
-        try:
-            if cls.package:
-                importlib.import_module(cls.package)
-        except ModuleNotFoundError:
-            return "not installed"
-        except Exception as error:
-            return f"does not import here ({type(error).__name__})"
-        return None
+        return why_absent(cls.package)
 
     def begin(self) -> None:
         """Register hooks, open files."""

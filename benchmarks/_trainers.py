@@ -6,7 +6,6 @@ Each trains the same `Job` an epoch at a time and tells when the epoch itself be
 
 from __future__ import annotations
 
-import importlib
 import io
 import logging
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
+from _environment import why_absent
 from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -133,14 +133,7 @@ class Trainer:
     @classmethod
     def why_absent(cls) -> str | None:
         """Return why it cannot be measured here, None where it can."""
-        try:
-            if cls.package:
-                importlib.import_module(cls.package)
-        except ModuleNotFoundError:
-            return "not installed"
-        except Exception as error:
-            return f"does not import here ({type(error).__name__})"
-        return None
+        return why_absent(cls.package)
 
     def begin(self) -> None:
         """Put together what lasts over all epochs."""

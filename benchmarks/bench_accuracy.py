@@ -29,8 +29,8 @@ import _our_recipe
 import numpy as np
 import torch
 from _curve import Curve, Split, load_splits
+from _environment import machine, names_among, revision, say
 from _rounds import Quartiles
-from bench_stats import machine, names_among, revision, say
 from bench_train import now, versions
 
 TUNE_SPLITS, REPORT_SPLITS = (0,), (1, 2, 3, 4, 5)

@@ -8,7 +8,6 @@ See benchmarks/README.md for what is measured and how to run it where peers are 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
 import platform
@@ -18,7 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _environment import PLAIN_MALLOC, machine, names_among, revision, say, version_of
 from _hooks import HookSet
 from _longrun import NUM_LAYERS, long_run
 from _measure import BLOCK_STEPS, CHUNKS, InLoop, Interval, Pure, in_loop, pure_cost
@@ -38,9 +38,6 @@ HERE = Path(__file__).parent
 VERSIONS = ("fastai", "wandb", "tensorboard", "mosaicml")
 TINY_LAYERS = 64
 TINY_ROUNDS = 300  # forwards with and without hooks
-# Without it what is recorded lies between the freed activations and keeps the C library from giving their memory back:
-# fastai's process grows by 15 to 170 kB a step then, from run to run, of which it holds 1 kB
-PLAIN_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "100000"}
 LONG_STEPS = 1_000_000
 LONG_LIMIT_S = 180.0
 
@@ -130,21 +127,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--no-extras", action="store_true", help="leave out tiny layers, memory and long run")
     parser.add_argument("--out", type=Path, help="write the markdown there as well")
     return parser.parse_args()
-
-
-def names_among(known: Iterable[str]) -> Callable[[str], list[str]]:
-    def parse_names(text: str) -> list[str]:
-        names = text.split(",")
-        unknown = set(names) - set(known)
-        if unknown:
-            raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: not among {', '.join(known)}")
-        return names
-
-    return parse_names
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def estimate_s(effort: Effort, cases: list[Case], kinds: list[type[Recorder]]) -> float:
@@ -262,28 +244,6 @@ def heading(effort: Effort, absent: dict[type[Recorder], str], *, is_quick: bool
             *[f"- {kind.label}: {reason}." for kind, reason in absent.items()],
         ]
     )
-
-
-def machine() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.machine()
-    return f"{name} x {os.cpu_count()} ({torch.backends.cpu.get_cpu_capability()}), {platform.system()}"
-
-
-def version_of(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def revision() -> str:
-    """Return the commit, and whether there is more than is committed."""
-    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--exclude=*"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or "an unknown revision"
 
 
 def tiny_part(kinds: list[type[Recorder]]) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import cProfile
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -26,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from _environment import PLAIN_MALLOC, machine, names_among, revision, say, version_of
 from _jobs import cnn64, cnn512, linear, null
 from _measure import Interval
 from _rounds import Contender, Quartiles, Times, play
@@ -45,7 +45,6 @@ from _trainers import (
     data_loader,
     tensor_loader,
 )
-from bench_stats import PLAIN_MALLOC, machine, names_among, revision, say
 
 import actograph
 
@@ -191,18 +190,11 @@ def source_hash() -> str:
 
 
 def versions() -> str:
-    packages = [f"{name} {version_or(name, 'not installed')}" for name in VERSIONS]
+    packages = [f"{name} {version_of(name) or 'not installed'}" for name in VERSIONS]
     return (
         f"Python {platform.python_version()}, torch {torch.__version__} (threads: {torch.get_num_threads()}), "
         f"numpy {np.__version__}, {', '.join(packages)}"
     )
-
-
-def version_or(package: str, otherwise: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return otherwise
 
 
 def heading(context: dict[str, str]) -> str:

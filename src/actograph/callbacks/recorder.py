@@ -20,13 +20,12 @@ from actograph.train.events import Callback, Stage
 from actograph.train.loop import Loop
 from actograph.train.momentum import momentum_of
 from actograph.train.state import Phase
+from actograph.train.waiting import MAX_WAITING
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
-
-_BLOCK = 64  # losses fetched from the device at once; each fetch waits for the device
 
 
 class Recorder(Callback):
@@ -89,7 +88,7 @@ class Recorder(Callback):
         self._lrs.append(group["lr"])
         self._momentums.append(math.nan if momentum is None else momentum)
         self._pending.append(loop.batch.loss.detach())
-        if len(self._pending) >= _BLOCK:
+        if len(self._pending) >= MAX_WAITING:
             self._fetch()
 
     def after_epoch(self, loop: Loop) -> None:

@@ -15,14 +15,13 @@ from actograph.cli.diagnose import diagnose
 from actograph.cli.lr_find import lr_find
 from actograph.cli.predict import predict
 from actograph.cli.report import report
-from actograph.cli.run import CONTEXT, run
+from actograph.cli.run import CONTEXT, INTERRUPT_EXIT, run
 from actograph.cli.runs import ls, show
 from actograph.cli.shapes import shapes
 from actograph.cli.train import train
 from actograph.errors import ActographError
 
 USAGE_EXIT = 2
-INTERRUPT_EXIT = 130  # 128 + SIGINT, as shells count it
 
 app = typer.Typer(
     name="actograph",

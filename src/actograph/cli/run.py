@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from actograph.cli.train import Grad
 from actograph.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,10 +36,7 @@ def run(
     budget: Annotated[
         float | None, typer.Option(help=f"Share of the step time recording may take.  [default: {BUDGET}]")
     ] = None,
-    grad: Annotated[
-        bool,
-        typer.Option("--grad", help="Record the gradients of layers and parameters, and the updates, too."),
-    ] = False,
+    grad: Grad = False,
 ) -> None:
     """Run a training script as it is, record every layer at every step, and say what is wrong.
 

@@ -43,6 +43,9 @@ LabelSmoothing = Annotated[
 ]
 Size = Annotated[int | None, typer.Option(help="Resize a folder's images to this side, in pixels.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Grad = Annotated[
+    bool, typer.Option("--grad", help="Record the gradients of layers and parameters, and the updates, too.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of the weights, the split and the order of the batches.")]
 
 
@@ -70,10 +73,7 @@ def train(
     budget: Annotated[
         float | None, typer.Option(help="Share of the step time recording may take.  [default: no limit]")
     ] = None,
-    grad: Annotated[
-        bool,
-        typer.Option("--grad", help="Record the gradients of layers and parameters, and the updates, too."),
-    ] = False,
+    grad: Grad = False,
 ) -> None:
     """Train with one cycle, record every layer at every step, say what is wrong, and write a report."""
     console = Console(highlight=False)

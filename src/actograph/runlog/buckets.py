@@ -21,29 +21,30 @@ N = TypeVar("N", bound=np.generic)
 
 
 @dataclass(frozen=True)
-class Bucket:
+class Stretch:
+    """Consecutive recorded steps and what was measured in them, one row for each thing measured."""
+
+    first_step: int
+    last_step: int
+    num_steps: int
+    rows: Floats
+
+
+@dataclass(frozen=True)
+class Bucket(Stretch):
     """All layers over consecutive recorded steps.
 
     ``rows`` is (layers, NUM_FIELDS), ``hist`` (layers, NUM_BINS) unsigned, ``fired`` the layers' unit flags, each layer's
     bits packed into whole bytes (`packed_size`) and joined.
     """
 
-    first_step: int
-    last_step: int
-    num_steps: int
-    rows: Floats
     hist: Counts
     fired: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class ParameterBucket:
+class ParameterBucket(Stretch):
     """All parameters over consecutive recorded steps; ``rows`` is (parameters, NUM_PARAMETER_FIELDS)."""
-
-    first_step: int
-    last_step: int
-    num_steps: int
-    rows: Floats
 
 
 def packed_size(num_units: int) -> int:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from actograph.errors import UsageError
 from actograph.layout.parameter import ParameterField, ParameterInfo, empty_parameter_rows
@@ -18,10 +17,11 @@ from actograph.layout.row import Floats
 from actograph.runlog.buckets import ParameterBucket, with_all_parameters
 from actograph.runlog.names import position_of
 from actograph.runlog.statistic import Statistic, ratio
+from actograph.runlog.timeaxis import TimeAxis
 
 
 @dataclass(frozen=True)
-class ParameterView:
+class ParameterView(TimeAxis[ParameterBucket]):
     """Gradients, weights and updates of each parameter over time. Axes: T buckets in time order, P parameters."""
 
     parameters: tuple[ParameterInfo, ...] = ()
@@ -34,21 +34,6 @@ class ParameterView:
     def names(self) -> list[str]:
         """Qualified names of the parameters."""
         return [parameter.name for parameter in self.parameters]
-
-    @cached_property
-    def first_steps(self) -> NDArray[np.int64]:
-        """First step of each bucket (T,)."""
-        return np.array([bucket.first_step for bucket in self.buckets], np.int64)
-
-    @cached_property
-    def last_steps(self) -> NDArray[np.int64]:
-        """Last step of each bucket (T,)."""
-        return np.array([bucket.last_step for bucket in self.buckets], np.int64)
-
-    @cached_property
-    def num_recorded(self) -> NDArray[np.int64]:
-        """Recorded steps of each bucket (T,)."""
-        return np.array([bucket.num_steps for bucket in self.buckets], np.int64)
 
     @cached_property
     def rows(self) -> Floats:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from actograph.errors import UsageError
 from actograph.layout import bins
@@ -24,12 +23,13 @@ from actograph.runlog.parameters import ParameterView
 from actograph.runlog.scalars import ScalarSeries
 from actograph.runlog.schema import Event, RunInfo
 from actograph.runlog.statistic import Statistic, ratio
+from actograph.runlog.timeaxis import TimeAxis
 
 DEAD_WINDOW = 20  # recorded steps without firing before a unit counts as dead: 1,280 samples at batch 64
 
 
 @dataclass(frozen=True)
-class RunView:
+class RunView(TimeAxis[Bucket]):
     """A run: who made it, its layers, the sketch timeline of the training phase, scalars, events and parameters.
 
     Axes: T buckets in time order (one recorded step each while the run is short, more later), L layers in the order of
@@ -50,23 +50,6 @@ class RunView:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "buckets", tuple(with_all_layers(self.buckets)))
-
-    # The time axis
-
-    @cached_property
-    def first_steps(self) -> NDArray[np.int64]:
-        """First step of each bucket (T,)."""
-        return np.array([bucket.first_step for bucket in self.buckets], np.int64)
-
-    @cached_property
-    def last_steps(self) -> NDArray[np.int64]:
-        """Last step of each bucket (T,)."""
-        return np.array([bucket.last_step for bucket in self.buckets], np.int64)
-
-    @cached_property
-    def num_recorded(self) -> NDArray[np.int64]:
-        """Recorded steps of each bucket (T,)."""
-        return np.array([bucket.num_steps for bucket in self.buckets], np.int64)
 
     @property
     def num_steps(self) -> int:

@@ -7,30 +7,18 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
-from numpy.typing import NDArray
 
 from actograph.layout.row import Floats
+from actograph.runlog.timeaxis import TimeAxis
 from actograph.runlog.view import RunView
 from actograph.show.series import epochs
 
 STEP_TITLE = "step"
 MAX_MARKS = 12  # labels of 10 px on 300 px: more would touch
-
-
-class TimeAxis(Protocol):
-    """What has buckets in time order: a run view, or that of its parameters."""
-
-    @property
-    def first_steps(self) -> NDArray[np.int64]:
-        """First step of each bucket (T,)."""
-
-    @property
-    def last_steps(self) -> NDArray[np.int64]:
-        """Last step of each bucket (T,)."""
 
 
 class Mark(NamedTuple):
@@ -40,12 +28,12 @@ class Mark(NamedTuple):
     label: str
 
 
-def step_middles(view: TimeAxis) -> Floats:
+def step_middles(view: TimeAxis[Any]) -> Floats:
     """Return the middle of each bucket (T,), for points and lines."""
     return (view.first_steps + view.last_steps) / 2
 
 
-def step_edges(view: TimeAxis) -> Floats:
+def step_edges(view: TimeAxis[Any]) -> Floats:
     """Return the borders of the buckets (T + 1,), for columns of true width; a step reaches half a step to either side."""
     if not len(view.first_steps):
         return np.zeros(1)
