@@ -225,6 +225,8 @@ def test_ctrl_c_keeps_what_was_recorded(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "actograph", "train", "mnist", "--epochs", "1000", "--out", "run"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        # a shell's background job ignores Ctrl-C, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - this process has no threads
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
