@@ -187,7 +187,7 @@ def test_bad_folders_are_one_line_and_leave_nothing(
         (("train", "mnist", "--lr", "-1"), "--lr is -1"),
         (("train", "mnist", "--label-smoothing", "1"), "--label-smoothing is 1"),
         (("train", "mnist", "--budget", "7"), "budget=7"),
-        (("train", "mnist", "--device", "quantum"), "--device quantum cannot be used here"),
+        (("train", "mnist", "--device", "quantum"), "device 'quantum' cannot be used here"),
         (("train", "mnist", "--model", "simple_cn"), "did you mean 'simple_cnn'"),
         (("train", "mnist", "--batch-size", "0"), "batch_size"),
         (("train", "mnist", "--width", "0"), "width is 0.0; give a factor above 0"),

@@ -11,7 +11,8 @@ from actograph.errors import UsageError
 from actograph.rules.diagnose import diagnose
 from actograph.rules.rule import Diagnosis, Finding, Severity
 from actograph.show import report as module
-from actograph.show.report import render, script_json, write_report
+from actograph.show.document import script_json
+from actograph.show.report import render, write_report
 from actograph.testing.synthetic import RELU, SyntheticRun, layer
 
 from .runs import deep_run, healthy_run, sick_run

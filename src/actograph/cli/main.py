@@ -18,6 +18,7 @@ from actograph.cli.report import report
 from actograph.cli.run import CONTEXT, INTERRUPT_EXIT, run
 from actograph.cli.runs import ls, show
 from actograph.cli.shapes import shapes
+from actograph.cli.study import study
 from actograph.cli.train import train
 from actograph.errors import ActographError
 
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (train, lr_find, predict, report, diagnose, show, ls, shapes):
+for command in (train, lr_find, study, predict, report, diagnose, show, ls, shapes):
     app.command()(command)
 app.command(context_settings=CONTEXT)(run)
 

@@ -162,6 +162,7 @@ def prepare(options: Options) -> Job:
     from actograph.data.open_data import open_data
     from actograph.learner import Learner
     from actograph.models.registry import build_for_images
+    from actograph.train.device import choose_device
     from actograph.train.metrics import Accuracy
 
     if options.epochs < 1:
@@ -218,21 +219,6 @@ def headline(options: Options, loaders: Loaders, network: torch.nn.Module, devic
         f"images {shape}; {options.epochs} epochs of 1cycle up to rate {options.lr:g}, "
         f"batches of {options.batch_size}{smoothing}"
     )
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device of that name; "auto" is the best one there is. Raises UsageError when it cannot be used."""
-    import torch
-
-    if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {name} cannot be used here ({reason}); give cpu or auto") from error
-    return device
 
 
 def conclude(job: Job, console: Console) -> None:

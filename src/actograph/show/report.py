@@ -1,7 +1,7 @@
 """`write_report`: a run as one HTML file that needs nothing else, no network and no server.
 
 No idea of where a run is stored. The page shows what the run view, the diagnosis and the figures say; words and numbers are
-made in `words`, pictures in `figures`, `layers` and `strips`, layout in ``page/``.
+made in `words`, pictures in `figures`, `layers` and `strips`, the file in `document`, layout in ``page/``.
 """
 
 from __future__ import annotations
@@ -9,21 +9,14 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
-
-from actograph import __version__
 from actograph.errors import UsageError
 from actograph.rules.rule import Diagnosis, Finding
 from actograph.runlog.view import STATISTICS, RunView
-from actograph.show import theme, words
+from actograph.show import words
+from actograph.show.document import Figures, fill
 from actograph.show.evidence import finding_figure, run_loss, run_schedule
 from actograph.show.figures import heat_map
 from actograph.show.find import live_status
@@ -32,7 +25,6 @@ from actograph.show.parameters import gradient_norm, parameter_map
 from actograph.show.report_layers import CURVES_PX, HEADS, layer_entry, layer_id
 from actograph.show.series import LOSS, best_metric, schedules, training_loss
 
-PAGE = "page"
 MAP_STATISTICS = (
     "std",
     "mean",
@@ -51,22 +43,6 @@ RARE = ("flat", "dead", "non_finite")  # offered only where there is any
 FIGURES_BYTES = 4_300_000  # of all figures: with plotly.js (4.8 MB) and text a page stays below 10 MB
 MAPS_BYTES = 2_000_000  # beyond, fewer statistics are offered as heat maps
 MAX_FINDING_FIGURES = 24  # beyond, findings repeat themselves
-
-
-@dataclass
-class Figures:
-    """The figures of one page as JSON, by element id."""
-
-    json: dict[str, str] = field(default_factory=dict)
-    size_bytes: int = 0
-
-    def add(self, figure_id: str, figure: go.Figure) -> int:
-        """Keep a figure without its template (the page chooses by theme) and return its height in pixels."""
-        height = int(figure.layout.height)
-        figure.layout.template = None
-        self.json[figure_id] = script_json(json.loads(figure.to_json()))
-        self.size_bytes += len(self.json[figure_id])
-        return height
 
 
 def write_report(view: RunView, diagnosis: Diagnosis, path: Path) -> Path:
@@ -103,7 +79,7 @@ def render(view: RunView, diagnosis: Diagnosis) -> str:
         "setup": _setup(view),
     }
     content["map_height"] = content["statistics"][0]["height"] if content["statistics"] else 0
-    return _fill(content, figures)
+    return fill("actograph.show", "report.html.j2", content, figures)
 
 
 def _layers(view: RunView, diagnosis: Diagnosis, figures: Figures) -> list[dict[str, Any]]:
@@ -124,27 +100,6 @@ def _about(layer: str, diagnosis: Diagnosis) -> list[Finding]:
     """Return the findings and consequences about a layer."""
     said = [one for finding in diagnosis.findings for one in (finding, *finding.consequences)]
     return [finding for finding in said if finding.layer == layer]
-
-
-def script_json(data: Any) -> str:
-    """Return JSON that may stand inside a script element: no text in it can end the element."""
-    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _fill(content: Mapping[str, Any], figures: Figures) -> str:
-    files = resources.files("actograph.show") / PAGE
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string((files / "report.html.j2").read_text("utf-8"))
-    templates = {"light": theme.LIGHT.to_plotly_json(), "dark": theme.DARK.to_plotly_json()}
-    return template.render(
-        **content,
-        version=__version__,
-        css=(files / "report.css").read_text("utf-8"),
-        js=(files / "report.js").read_text("utf-8"),
-        plotly=get_plotlyjs(),
-        templates=script_json(templates),
-        figures=[{"id": figure_id, "json": text} for figure_id, text in figures.json.items()],
-    )
 
 
 def _replace(path: Path, text: str) -> None:

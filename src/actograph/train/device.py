@@ -1,4 +1,4 @@
-"""Move nested batches to a device, and find a model's own.
+"""Move nested batches to a device, find a model's own, and choose one by name.
 
 No idea of loaders or training.
 """
@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from actograph.errors import UsageError
 
 
 def move(value: Any, device: torch.device) -> Any:
@@ -46,3 +48,16 @@ def device_of(model: nn.Module) -> torch.device:
     """Return the device of the model's first parameter; the CPU where it has none."""
     parameter = next(model.parameters(), None)
     return torch.device("cpu") if parameter is None else parameter.device
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of that name; "auto" is the best one there is. Raises UsageError when it cannot be used."""
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device {name!r} cannot be used here ({reason}); give cpu or auto") from error
+    return device
