@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from actograph.study.setup import Setup
 
 LIST, ALL = "list", "all"
-ALL_FOLDER = Path("studies")
+STUDIES = Path("studies")
 
 
 def study(
@@ -76,7 +77,15 @@ def study(
     setup = Setup(
         data, model, seeds, epochs, batch_size, lr, width, network_options(act, norm), label_smoothing, size, device
     )  # fmt: skip
-    chapters = _run(_names(name), setup, jobs, out or ALL_FOLDER, is_book=name == ALL, as_json=as_json)
+    folder = out or STUDIES / name
+    try:
+        chapters = _run(_names(name), setup, jobs, folder, is_book=name == ALL, as_json=as_json)
+    except KeyboardInterrupt:
+        typer.echo(
+            f"interrupted: the trials that are done lie in {folder}; the same command goes on from there",
+            err=True,
+        )
+        raise
     if as_json:
         told = [chapter.to_json() for chapter in chapters]
         typer.echo(json.dumps(told if name == ALL else told[0], indent=2, allow_nan=False))
@@ -97,24 +106,31 @@ def _run(
 ) -> list[Chapter]:
     from actograph.study.book import BOOK, terminal, write_book
     from actograph.study.catalog import make_study
+    from actograph.study.executor import executor_for
     from actograph.study.progress import progress_of
+    from actograph.study.study import found_rate
 
     console = Console(highlight=False, stderr=as_json)
+    for name in names:
+        make_study(name, setup).check()  # of all, before the first one runs
+    if is_book and setup.lr is None:
+        setup.check()
+        setup = replace(setup, lr=found_rate(setup))  # once for all
     chapters: list[Chapter] = []
-    studies = [make_study(name, setup) for name in names]
-    for one in studies:
-        one.check()  # of all, before the first one runs
-    told = {**setup.to_json(), "seeds": setup.seeds}
-    for one in studies:
-        folder = out / one.name if is_book or out == ALL_FOLDER else out
-        with progress_of(one.name, console) as on_outcome:
-            chapter = one.run(out=folder, jobs=jobs, on_outcome=on_outcome)
-        chapters.append(chapter)
-        written = write_book([chapter], told, folder / BOOK)
-        if not as_json:
-            console.print(terminal(chapter))
-            console.print(Text(f"\nChapter: {written}\n"), soft_wrap=True)
+    with executor_for(jobs) as executor:
+        for name in names:
+            folder = out / name if is_book else out
+            resolved = make_study(name, setup).resolved(folder)
+            told = {**resolved.setup.to_json(), "seeds": setup.seeds}
+            with progress_of(name, console) as on_outcome:
+                chapter = resolved.run(out=folder, executor=executor, on_outcome=on_outcome)
+            chapters.append(chapter)
+            written = write_book([chapter], told, folder / BOOK)
+            if not as_json:
+                console.print(terminal(chapter))
+                console.print(Text(f"\nChapter: {written}\n"), soft_wrap=True)
     if is_book:
+        told |= {"epochs": "each study's own" if setup.epochs is None else setup.epochs}
         console.print(Text(f"Book: {write_book(chapters, told, out / BOOK)}"), soft_wrap=True)
     return chapters
 

@@ -74,7 +74,8 @@ def terminal(chapter: Chapter) -> RenderableType:
     parts: list[RenderableType] = [Text(chapter.question, "bold"), Text(), _rich_table(chapter.table), Text()]
     parts += [Padding(Text(f"- {sentence}"), (0, 0, 0, INDENT)) for sentence in chapter.sentences]
     if chapter.failures:
-        parts += [Text(), Text(f"{len(chapter.failures)} trials failed:", "yellow")]
+        num = len(chapter.failures)
+        parts += [Text(), Text(f"{num} trial{'s' if num > 1 else ''} failed:", "yellow")]
         parts += [Padding(Text(failure), (0, 0, 0, INDENT)) for failure in chapter.failures]
     return Group(*parts)
 

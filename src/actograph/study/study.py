@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 import pickle
+import random
 import shutil
 import time
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+import numpy as np
 import torch
 
 from actograph.callbacks.recorder import Recorder
@@ -30,6 +33,7 @@ from actograph.study.estimate import Estimate, difference_of, mean_of
 from actograph.study.executor import Executor, InProcess, executor_for
 from actograph.study.setup import Setup
 from actograph.study.trial import Outcome, Trial, Values
+from actograph.train.position import random_state, set_random_state
 
 STUDIES = Path("studies")  # where studies lie that are given no folder
 SETTINGS = "study.json"
@@ -128,39 +132,44 @@ class Study(ABC):
             out: the study's folder; None is ``studies/<name>``. One that holds outcomes of the same setup goes on where
                 it was stopped; of another setup it is refused.
             jobs: trials at a time; None: as many as there are cores. With more than one they run in processes of their
-                own, and functions in the setup must be importable.
+                own, and functions in the setup must be importable. A trial computes in one thread, so that its numbers do
+                not depend on this; only where time is measured it runs alone, with all.
             executor: where trials run, instead of ``jobs``.
             on_outcome: told of each trial that ends.
 
         """
         folder = STUDIES / self.name if out is None else Path(out)
-        engine = executor_for(jobs) if executor is None else executor
-        if not isinstance(engine, InProcess):
-            _check_portable(self.setup)
-        study = self._resolved(folder)
-        outcomes = study._outcomes(folder, engine, on_outcome or (lambda done, total, outcome: None))
+        tell = on_outcome or (lambda done, total, outcome: None)
+        with ExitStack() as stack:
+            engine = stack.enter_context(executor_for(jobs)) if executor is None else executor
+            if not isinstance(engine, InProcess):
+                _check_portable(self.setup)
+            study = self.resolved(folder)
+            outcomes = study._outcomes(folder, engine, tell)
         if all(one.error is not None for one in outcomes):
             raise UsageError(
                 f"all {len(outcomes)} trials of {self.name} failed; the first: {outcomes[0].error}"
             )
         return study.conclude(Results(outcomes))
 
-    def _resolved(self, folder: Path) -> Study:
-        """Return this study with its defaults filled in, as they stand in ``folder``, or else found now and kept there."""
+    def resolved(self, folder: Path) -> Study:
+        """Return this study with its defaults filled in: as they stand in ``folder``, or else found now and kept there.
+
+        Raises UsageError where the folder holds another study, or network and data do not go together.
+        """
         asked = self.setup.to_json()
         settings = _read_settings(folder)
         if settings is None:
-            self.setup.check()
-            self.check()
-            resolved = self._fill_in()
-            told = {"study": self.name, "setup": asked, "epochs": resolved.epochs, "lr": resolved.lr}
+            with _own_random_state(0):
+                self.setup.check()
+                self.check()
+                setup = self._fill_in()
+            told = {"study": self.name, "setup": asked, "epochs": setup.epochs, "lr": setup.lr}
             data = json.dumps(told, indent=1).encode()
             write_atomically(folder / SETTINGS, lambda file: file.write(data))
-            return type(self)(resolved)
-        if settings.get("study") != self.name or settings.get("setup") != asked:
-            raise UsageError(
-                f"{folder} holds another study ({_differing(settings, self.name, asked)}); give another folder"
-            )
+            return type(self)(setup)
+        if differences := _differences(settings, self.name, asked):
+            raise UsageError(f"{folder} holds another study ({differences}); give another folder")
         return type(self)(replace(self.setup, epochs=settings["epochs"], lr=settings["lr"]))
 
     def _fill_in(self) -> Setup:
@@ -198,20 +207,41 @@ def run_trial(study: type[Study], setup: Setup, root: Path, trial: Trial) -> Out
     shutil.rmtree(folder, ignore_errors=True)  # what a trial has left that was not ended
     folder.mkdir(parents=True)
     began_s = time.perf_counter()
-    state = torch.get_rng_state()
-    torch.manual_seed(trial.seed)
     values: Values = {}
     error = None
-    try:
-        values = study(setup).measure(trial, folder)
-    except Exception as raised:
-        error = f"{type(raised).__name__}: {raised}".splitlines()[0]
-        (folder / ERROR_TEXT).write_text(traceback.format_exc())
-    finally:
-        torch.set_rng_state(state)
+    with _own_random_state(trial.seed), _threads(None if trial.is_timed else 1):
+        try:
+            values = study(setup).measure(trial, folder)
+        except Exception as raised:
+            error = f"{type(raised).__name__}: {raised}".splitlines()[0]
+            (folder / ERROR_TEXT).write_text(traceback.format_exc())
     outcome = Outcome(trial, values, error, time.perf_counter() - began_s)
     outcome.save(folder)
     return outcome
+
+
+@contextmanager
+def _own_random_state(seed: int) -> Iterator[None]:
+    """Seed Python's, numpy's and torch's random numbers, and put their states back in the end."""
+    state = random_state()
+    random.seed(seed)
+    np.random.seed(seed)  # for networks and data that are the user's
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        set_random_state(state)
+
+
+@contextmanager
+def _threads(num: int | None) -> Iterator[None]:
+    """Let torch use so many threads; None: as many as it does. One gives the same numbers however many trials run beside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if num is None else num)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def found_rate(setup: Setup) -> float:
@@ -252,13 +282,16 @@ def _read_settings(folder: Path) -> dict[str, Any] | None:
     return settings
 
 
-def _differing(settings: Mapping[str, Any], name: str, asked: Mapping[str, Any]) -> str:
-    """Return what the folder's study was about, in what it differs."""
+def _differences(settings: Mapping[str, Any], name: str, asked: Mapping[str, Any]) -> str:
+    """Return in what the folder's study differs from the one asked for; empty where it does not."""
     if settings.get("study") != name:
-        return str(settings.get("study"))
+        return f"{settings.get('study')} instead of {name}"
     kept = settings.get("setup", {})
     return ", ".join(
-        f"{key} {kept.get(key)} instead of {value}" for key, value in asked.items() if kept.get(key) != value
+        f"{key} {kept.get(key)} instead of {value}"
+        for key, value in asked.items()
+        # a default that was filled in may be given by hand, too
+        if value != kept.get(key) and not (kept.get(key) is None and value == settings.get(key))
     )
 
 
