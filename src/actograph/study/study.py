@@ -259,6 +259,15 @@ def found_rate(setup: Setup) -> float:
     return float(f"{found.minimum:.1e}")  # two digits: a rate is not known better
 
 
+def rate_of_folder(folder: Path) -> float | None:
+    """Return the rate that the study in ``folder`` was made with; raises UsageError where there is no study."""
+    settings = _read_settings(folder)
+    if settings is None:
+        raise UsageError(f"{folder} holds no study; make one with actograph study")
+    rate: float | None = settings["lr"]
+    return rate
+
+
 def _check_portable(setup: Setup) -> None:
     try:
         pickle.dumps(setup)
