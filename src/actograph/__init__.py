@@ -19,6 +19,7 @@ PUBLIC_NAMES = {
     "AveragedWeights": "actograph.callbacks.averaged_weights",
     "CSVLog": "actograph.callbacks.csv_log",
     "Callback": "actograph.train.events",
+    "Chapter": "actograph.study.chapter",
     "Checkpoint": "actograph.callbacks.checkpoint",
     "Clip": "actograph.train.step_clip",
     "Compose": "actograph.data.augment",
@@ -52,10 +53,12 @@ PUBLIC_NAMES = {
     "Recording": "actograph.recording.recording",
     "RunView": "actograph.runlog.view",
     "ScheduleParams": "actograph.callbacks.schedule",
+    "Setup": "actograph.study.setup",
     "SkipBatch": "actograph.train.state",
     "SkipStep": "actograph.train.state",
     "Stage": "actograph.train.events",
     "StopFit": "actograph.train.state",
+    "Study": "actograph.study.study",
     "Supervised": "actograph.train.step",
     "TensorLoader": "actograph.data.loaders",
     "TopK": "actograph.train.metrics",
@@ -70,6 +73,7 @@ PUBLIC_NAMES = {
     "image_folder": "actograph.data.image_folder",
     "layer_table": "actograph.models.table",
     "load_model": "actograph.inference.export",
+    "make_study": "actograph.study.catalog",
     "mlp": "actograph.models.mlp",
     "open_data": "actograph.data.open_data",
     "open_run": "actograph.show.run",
@@ -123,6 +127,10 @@ if TYPE_CHECKING:
     from actograph.show.activations import ActivationView as ActivationView
     from actograph.show.parameters import GradientView as GradientView
     from actograph.show.run import open_run as open_run
+    from actograph.study.catalog import make_study as make_study
+    from actograph.study.chapter import Chapter as Chapter
+    from actograph.study.setup import Setup as Setup
+    from actograph.study.study import Study as Study
     from actograph.sweep.result import LRFind as LRFind
     from actograph.train.events import Callback as Callback
     from actograph.train.events import Stage as Stage
