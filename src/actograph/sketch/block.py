@@ -17,7 +17,7 @@ from torch import Tensor
 from actograph.layout.bins import NUM_BINS
 from actograph.layout.layer import FlatRegion
 from actograph.layout.row import NUM_FIELDS, Counts, Field, Floats, empty_rows
-from actograph.sketch import native
+from actograph.sketch import cuda, native
 from actograph.sketch.links import Link, Links, Positions, Slot, positions_of
 from actograph.sketch.native import Bytes, Chunks
 from actograph.sketch.transit import Part, Sent, StepRows, Taken
@@ -168,6 +168,7 @@ def _make_targets(slot: Slot) -> None:
     """Make the slot known to the back ends that serve its device."""
     memory = (slot.values, slot.hist, slot.fired, slot.flat, slot.channel_axis, slot.rectified)
     slot.target = native.Target(*memory) if _c_serves(slot.values.device) else None
+    slot.cuda_target = cuda.make_target(*memory)
 
 
 def _c_serves(device: torch.device) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from actograph.layout.layer import FlatRegion
 from actograph.layout.row import Counts, Floats, empty_rows
-from actograph.sketch import derived, native
+from actograph.sketch import cuda, derived, native
 from actograph.sketch.native import Bytes
 
 Positions = NDArray[np.intp]
@@ -43,6 +43,7 @@ class Slot:
     fired_bytes: slice  # where its flags are among the packed ones of its device
     rectified_bytes: slice = field(default_factory=lambda: slice(0))
     target: native.Target | None = None  # the same for the C back end; None where it cannot serve
+    cuda_target: cuda.Target | None = None  # the same for the Triton back end
     calls: int = 0  # measured or derived, since the slot was made
     link: Link | None = None  # to the slot whose row this one's follows from
     is_followed: bool = False  # has been the parent of a link
