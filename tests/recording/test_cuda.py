@@ -322,7 +322,7 @@ def test_without_triton_one_warning_says_so_and_rows_are_the_same(monkeypatch: p
     with pytest.warns(RuntimeWarning, match="no module named triton") as caught:
         train(cnn(), 2, without)
     cuda._serves.cache_clear()
-    assert len(caught) == 1
+    assert sum("Triton" in str(warning.message) for warning in caught) == 1
     rows, expected = (
         without.view().rows[0],
         with_triton.view().rows[0],

@@ -36,6 +36,7 @@ class Tuning(NamedTuple):
     block: int
     num_warps: int
     num_programs: int = 512  # at most; about what 132 processors run at once
+    num_registers: int | None = None  # of a thread, at most: fewer let more programs run at once
 
 
 TUNING = Tuning(block=4096, num_warps=8)
@@ -142,6 +143,8 @@ def _launch(kernel: Any, x: Tensor, tuning: Tuning, args: tuple[Any, ...], optio
         "num_warps": tuning.num_warps,
         "enable_fp_fusion": True,  # versions differ in what they take for granted
     }
+    if tuning.num_registers is not None:
+        options["maxnreg"] = tuning.num_registers
     if not x.is_cuda or x.device.index == torch.cuda.current_device():
         kernel[num_programs,](*args, **options)
     else:  # Triton launches on the current device
