@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check install install-test browser torture bench-stats bench-train clean
+.PHONY: demo test test-gpu check check-cuda install install-test browser torture bench-stats bench-train clean
 
 demo: install
 	$(BIN)/actograph train mnist
@@ -27,10 +27,22 @@ check: install-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+# The CUDA back end in Triton's interpreter, without a card (half a minute; Triton is 1 GB on the disk)
+test-gpu: $(VENV)/.installed-gpu-test
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/sketch/test_triton_kernel.py
+
+# The same on a card, with what needs one, and what it costs there; for a Python that has torch, triton and pytest
+check-cuda:
+	PYTHON=$(PYTHON) sh benchmarks/gpu_check.sh
+
 install-test: $(VENV)/.installed-test
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) --editable '.[mnist,test]'
+	touch $@
+
+$(VENV)/.installed-gpu-test: $(VENV)/.installed-test
+	$(PIP) --editable '.[mnist,test,gpu-test]'
 	touch $@
 
 # The report is tested in a real browser: Debian's, when there is none yet (needs the rights to install packages)

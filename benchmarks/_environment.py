@@ -7,6 +7,7 @@ import importlib
 import importlib.metadata
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -30,6 +31,8 @@ def machine() -> str:
 
 def revision() -> str:
     """Return the commit, and whether there is more than is committed."""
+    if shutil.which("git") is None:
+        return "an unknown revision"
     command = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--exclude=*"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     return answer.stdout.strip() or "an unknown revision"

@@ -98,19 +98,20 @@ def resnet18() -> nn.Sequential:
 class AttentionBlock(nn.Module):
     """A GPT-2 block; every linear map is a leaf, so that recorders see queries, keys and values."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = WIDTH, heads: int = HEADS) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(WIDTH)
-        self.qkv = nn.Linear(WIDTH, 3 * WIDTH)
-        self.project = nn.Linear(WIDTH, WIDTH)
-        self.norm2 = nn.LayerNorm(WIDTH)
-        self.up = nn.Linear(WIDTH, 4 * WIDTH)
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 4 * width)
         self.act = nn.GELU()
-        self.down = nn.Linear(4 * WIDTH, WIDTH)
+        self.down = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, length, width = x.shape
-        parts = self.qkv(self.norm1(x)).view(batch, length, 3, HEADS, width // HEADS)
+        parts = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)  # (batch, heads, length, width / heads) each
         mixed = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         x = x + self.project(mixed.transpose(1, 2).reshape(batch, length, width))
@@ -120,16 +121,18 @@ class AttentionBlock(nn.Module):
 class SmallGPT(nn.Module):
     """Embeddings, attention blocks, logits."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, width: int = WIDTH, heads: int = HEADS, depth: int = DEPTH, context: int = CONTEXT
+    ) -> None:
         super().__init__()
-        self.token = nn.Embedding(VOCABULARY, WIDTH)
-        self.place = nn.Embedding(CONTEXT, WIDTH)
-        self.blocks = nn.Sequential(*[AttentionBlock() for _ in range(DEPTH)])
-        self.norm = nn.LayerNorm(WIDTH)
-        self.head = nn.Linear(WIDTH, VOCABULARY)
+        self.token = nn.Embedding(VOCABULARY, width)
+        self.place = nn.Embedding(context, width)
+        self.blocks = nn.Sequential(*[AttentionBlock(width, heads) for _ in range(depth)])
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, VOCABULARY)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = self.token(tokens) + self.place(torch.arange(tokens.shape[1]))
+        x = self.token(tokens) + self.place(torch.arange(tokens.shape[1], device=tokens.device))
         return self.head(self.norm(self.blocks(x)))
 
 

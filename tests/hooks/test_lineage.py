@@ -81,7 +81,7 @@ def assert_equal(one: Watched, other: Watched, step: int) -> None:
 @pytest.fixture(params=["C", "reference"])
 def _back_end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "reference":
-        monkeypatch.setattr(block, "_make_target", lambda slot: None)
+        monkeypatch.setattr(block, "_make_targets", lambda slot: None)
         monkeypatch.setattr(native, "EXTENSION", None)
     elif not native.available():
         pytest.skip("not built")

@@ -279,9 +279,9 @@ def test_numbers_come_from_the_device_when_the_run_is_stored(
     copies: list[int] = []
     take = waiting.Waiting.take
 
-    def counted(self: waiting.Waiting[object]) -> object:
+    def counted(self: waiting.Waiting[object], *, waits: bool = True) -> object:
         copies.append(len(self._notes))
-        return take(self)
+        return take(self, waits=waits)
 
     monkeypatch.setattr(waiting.Waiting, "take", counted)
     model, optimizer = toy()

@@ -17,13 +17,16 @@ from actograph.testing.synthetic import RELU
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(params=["C", "reference"], autouse=True)
+@pytest.fixture(params=["C", "reference", "sent"], autouse=True)
 def _back_end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "reference":
         monkeypatch.setattr(native, "EXTENSION", None)
-        monkeypatch.setattr(block_module, "_make_target", lambda slot: None)
+        monkeypatch.setattr(block_module, "_make_targets", lambda slot: None)
     elif not native.available():
         pytest.skip("not built")
+    elif request.param == "sent":  # as from a device
+        rows = block_module._DeviceRows
+        monkeypatch.setattr(rows, "take", lambda self, step: self.send(step).fetch())
 
 
 def test_layers_keep_their_order_over_chunks() -> None:

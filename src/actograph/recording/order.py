@@ -43,16 +43,20 @@ class LayerOrder:
     def apply(
         self, rows: Floats, hist: Counts, fired: Bytes, layers: Sequence[LayerInfo]
     ) -> tuple[Floats, Counts, Bytes]:
-        """Return a block's rows, histograms and packed flags for all the run's ``layers``, empty where not seen."""
+        """Return a block's rows, histograms and packed flags for all the run's ``layers``, empty where not seen.
+
+        Where layers were seen since the rows were measured, the block has the first ones only.
+        """
         if self._positions == list(range(len(layers))):
             return rows, hist, fired
         all_rows = empty_rows(len(layers))
         all_hist = np.zeros((len(layers), hist.shape[1]), hist.dtype)
-        all_rows[self._positions], all_hist[self._positions] = rows, hist
+        positions = self._positions[: len(rows)]
+        all_rows[positions], all_hist[positions] = rows, hist
         sizes = [packed_size(layer.num_flags) for layer in layers]
         parts: list[Bytes] = [np.zeros(size, np.uint8) for size in sizes]
         begin = 0
-        for position in self._positions:
+        for position in positions:
             parts[position] = fired[begin : begin + sizes[position]]
             begin += sizes[position]
         return all_rows, all_hist, np.concatenate(parts)

@@ -90,10 +90,10 @@ class ParameterRecorder:
             measured, numbers = found
             self._waiting.add(_Note(step, watched, measured), numbers)
 
-    def drain(self) -> None:
-        """Store what waits on the device."""
+    def drain(self, *, waits: bool = True) -> None:
+        """Store what waits on the device; without ``waits`` only what has come to the host by now."""
         by_step: defaultdict[int, list[Floats]] = defaultdict(list)
-        for watched, measured, steps, numbers in _alike(self._waiting.take()):
+        for watched, measured, steps, numbers in _alike(self._waiting.take(waits=waits)):
             rows, totals = parameter_rows(steps, measured, numbers)
             all_rows = empty_parameter_rows(len(steps), len(self._positions))
             all_rows[:, watched.positions] = rows

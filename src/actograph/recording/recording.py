@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from actograph.errors import UsageError
 from actograph.hooks.layer_hooks import LayerHooks, OnError
 from actograph.hooks.leaves import Select
 from actograph.layout.layer import LayerInfo
+from actograph.layout.row import Counts, Floats
 from actograph.recording.cadence import EveryNth
 from actograph.recording.order import LayerOrder
 from actograph.recording.pacing import Pacer
@@ -33,8 +35,12 @@ from actograph.runlog.buckets import Bucket
 from actograph.runlog.store import RunWriter
 from actograph.runlog.view import RunView
 from actograph.sketch.block import Block
+from actograph.sketch.native import Bytes
+from actograph.sketch.transit import StepRows
 from actograph.train.momentum import momentum_of
 from actograph.train.waiting import MAX_WAITING, Waiting
+
+MAX_ON_THE_WAY = 64  # steps whose rows may be on their way: each holds 3 KB a layer of pinned memory
 
 TRAIN = "train"
 LOSS = "loss"
@@ -85,6 +91,7 @@ class Recording:
         self._step = 0
         self._step_began_s: float | None = None  # when the first forward of the open step began
         self._losses: list[Tensor | float] = []  # of the open step's micro-batches
+        self._on_the_way: deque[tuple[int, StepRows]] = deque()  # rows, by step
         self._waiting = Waiting[tuple[str, int]]()  # losses, by name and step
         self._num_waiting = 0  # numbers of steps that wait on a device
 
@@ -303,16 +310,15 @@ class Recording:
         """End the open step: what was measured since the last one is its row."""
         began_s = self._clock()
         if self._pacer.records_now and self._step_began_s is not None and self._block.num_layers:
-            rows, hist, fired = self._order.apply(*self._block.take(self._step), self._writer.layers)
-            self._writer.add_block(Bucket(self._step, self._step, 1, rows, hist, fired))
+            self._note_rows()
         self._note_rates()
         self._note_loss()
         measured_s = self._clock()
         if self._writer.is_flush_due:
-            self._drain()
+            self._drain(waits=False)
             self._writer.flush()
         elif self._num_waiting >= MAX_WAITING:
-            self._drain()
+            self._drain(waits=False)
         now_s = self._clock()
         elapsed_s = now_s - (began_s if self._step_began_s is None else self._step_began_s)
         self._pacer.end_step(elapsed_s, measured_s - began_s + self._take_hook_time(), now_s - measured_s)
@@ -325,6 +331,24 @@ class Recording:
             total_s += hooks.elapsed_s
             hooks.elapsed_s = 0.0
         return total_s
+
+    def _note_rows(self) -> None:
+        """Note the step's rows, now if they are on the host, else when they have come there."""
+        if self._block.is_on_host:
+            self._add_rows(self._step, *self._block.take(self._step))
+        else:
+            self._on_the_way.append((self._step, self._block.send(self._step)))
+            self._receive_rows(most=MAX_ON_THE_WAY)
+
+    def _receive_rows(self, most: int) -> None:
+        """Store rows that have come to the host; wait for the oldest ones so long as more than ``most`` are on their way."""
+        while self._on_the_way and (len(self._on_the_way) > most or self._on_the_way[0][1].has_arrived()):
+            step, rows = self._on_the_way.popleft()
+            self._add_rows(step, *rows.collect())
+
+    def _add_rows(self, step: int, rows: Floats, hist: Counts, fired: Bytes) -> None:
+        rows, hist, fired = self._order.apply(rows, hist, fired, self._writer.layers)
+        self._writer.add_block(Bucket(step, step, 1, rows, hist, fired))
 
     def _note_rates(self) -> None:
         for optimizer_index, optimizer in enumerate(self._optimizers):
@@ -348,11 +372,12 @@ class Recording:
                 self._drain()  # scalars come in the order of steps
             self._writer.add_scalar(name, self._step, float(sum(losses) / len(losses)))
 
-    def _drain(self) -> None:
-        """Store what waits on a device."""
-        for (name, step), (value,) in self._waiting.take():
+    def _drain(self, *, waits: bool = True) -> None:
+        """Store what waits on a device; without ``waits`` only what has come to the host by now."""
+        self._receive_rows(0 if waits else MAX_ON_THE_WAY)
+        for (name, step), (value,) in self._waiting.take(waits=waits):
             self._writer.add_scalar(name, step, float(value))
-        self._parameters.drain()
+        self._parameters.drain(waits=waits)
         self._num_waiting = 0
 
     def _note_cost(self) -> None:

@@ -1,14 +1,13 @@
 """`Block`: the rows of all layers of the open step.
 
 No idea of modules. Memory is allocated in chunks that never move, on the device of the tensor that is measured, so a back
-end may keep addresses, and one step's rows come to the host in a handful of copies.
+end may keep addresses. One step's rows come to the host in one copy for each device, which nobody needs to wait for.
 """
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +17,10 @@ from torch import Tensor
 from actograph.layout.bins import NUM_BINS
 from actograph.layout.layer import FlatRegion
 from actograph.layout.row import NUM_FIELDS, Counts, Field, Floats, empty_rows
-from actograph.sketch import native
+from actograph.sketch import cuda, native
 from actograph.sketch.links import Link, Links, Positions, Slot, positions_of
 from actograph.sketch.native import Bytes, Chunks
+from actograph.sketch.transit import Part, Sent, StepRows, Taken
 
 CHUNK_ROWS = 64  # about what a small network has; a chunk is 64 x 349 x 8 B = 180 KB
 CHUNK_FLAGS = 1 << 12
@@ -50,8 +50,12 @@ class _DeviceRows:
     links: Links = field(init=False)
 
     def __post_init__(self) -> None:
-        dtype = row_dtype(self.device)
-        self.empty = torch.from_numpy(empty_rows(CHUNK_ROWS)).to(device=self.device, dtype=dtype)
+        self.empty = torch.zeros(CHUNK_ROWS, NUM_FIELDS, dtype=row_dtype(self.device), device=self.device)
+        for position, value in enumerate(empty_rows()):
+            if value:
+                self.empty[:, position].fill_(
+                    float(value)
+                )  # on the device: a copy from the host would wait for it
         self.links = Links(self.look_for_rectified)
 
     def add(self, position: int, flat: FlatRegion | None, channel_axis: int | None, num_units: int) -> Slot:
@@ -62,7 +66,7 @@ class _DeviceRows:
         values, hist = self.values[chunk][index], self.hist[chunk][index]
         fired, where = self._add_flags(num_units if flat is not None and channel_axis is not None else 0)
         slot = Slot(values, hist, fired, flat, channel_axis, num_units, fired[:0], len(self.positions), where)
-        slot.target = _make_target(slot)
+        _make_targets(slot)
         self.positions.append(position)
         self.flag_bytes.append(where)
         self.joined_bytes = None
@@ -71,7 +75,7 @@ class _DeviceRows:
     def look_for_rectified(self, slot: Slot) -> None:
         """Have back ends note, from now on, of which of the slot's units a ReLU that follows fires."""
         slot.rectified, slot.rectified_bytes = self._add_flags(slot.num_units)
-        slot.target = _make_target(slot)
+        _make_targets(slot)
 
     def _add_flags(self, num_flags: int) -> tuple[Tensor, slice]:
         """Return new flags, and where they are among all flags packed."""
@@ -89,49 +93,82 @@ class _DeviceRows:
     def take(self, step: int) -> tuple[Floats, Counts, Bytes]:
         """Return copies on the host of rows, histograms and packed flags, those derived filled in, and clear them."""
         num = len(self.positions)
+        if self.device.type != "cpu":
+            return self.send(step).fetch()
         rows, hist = np.empty((num, NUM_FIELDS)), np.empty((num, NUM_BINS), np.uint32)
         packed = np.empty(self.num_flags // BYTE, np.uint8)
-        if self.device.type != "cpu" or not native.collect(*self._arrays(), rows, hist, packed, step):
+        if not native.collect(*self._arrays(), rows, hist, packed, step):
             self._collect(rows, hist, packed, step)
         self.links.fill_in(rows, hist, packed)
         return rows, hist, packed
 
+    def send(self, step: int) -> Sent:
+        """Begin to copy rows, histograms and flags to the host, and clear them, on the device's current stream."""
+        values, hist = (
+            [
+                chunk[: len(self.positions) - begin]
+                for chunk, begin in zip(chunks, range(0, len(self.positions), CHUNK_ROWS), strict=True)
+            ]
+            for chunks in (self.values, self.hist)
+        )
+        flags = [
+            chunk[: self.num_flags - begin]
+            for chunk, begin in zip(self.flags, self._flag_begins(), strict=True)
+        ]
+        sent = Sent(values, hist, flags, self.links.end_step(), step)
+        torch._foreach_copy_(values, [self.empty[: len(chunk)] for chunk in values])
+        torch._foreach_zero_([*hist, *flags])
+        return sent
+
+    def depart(self, step: int) -> Part:
+        """Return the step's rows, on their way where they are not on the host, and clear them."""
+        content = Taken(*self.take(step)) if self.device.type == "cpu" else self.send(step)
+        return Part(content, list(self.positions), list(self.flag_bytes), self.all_flag_bytes())
+
+    def _flag_begins(self) -> list[int]:
+        """Return where each chunk's flags begin among all."""
+        ends = np.cumsum([0, *(len(chunk) for chunk in self.flags)])
+        return [int(end) for end in ends[:-1]]
+
     def _arrays(self) -> tuple[Chunks, Chunks, Chunks]:
         """Return values, hist and flags as C takes them."""
         if self.arrays is None:
-            values, hist, flags = (tuple(_host(x) for x in xs) for xs in (self.values, self.hist, self.flags))
+            values, hist, flags = (
+                tuple(x.numpy() for x in xs) for xs in (self.values, self.hist, self.flags)
+            )
             self.arrays = values, hist, flags
         return self.arrays
 
     def _collect(self, rows: Floats, hist: Counts, packed: Bytes, step: int) -> None:
-        """Do what `native.collect` does, from any device."""
+        """Do what `native.collect` does."""
         for chunk, begin in enumerate(range(0, len(rows), CHUNK_ROWS)):
             to = slice(begin, min(begin + CHUNK_ROWS, len(rows)))
             values, counts = (one[chunk][: to.stop - begin] for one in (self.values, self.hist))
-            rows[to], hist[to] = _host(values), _host(counts)
+            rows[to], hist[to] = values.numpy(), counts.numpy()
             values.copy_(self.empty[: len(values)])
             counts.zero_()
         rows[rows[:, Field.NAN] + rows[:, Field.INF] > 0, Field.FIRST_NON_FINITE] = step
-        bits = [np.packbits(_host(flags), bitorder="little") for flags in self.flags]
+        bits = [np.packbits(flags.numpy(), bitorder="little") for flags in self.flags]
         packed[:] = np.concatenate(bits)[: len(packed)]
         for flags in self.flags:
             flags.zero_()
 
     def joined_flags(self, packed: Bytes) -> Bytes:
         """Return all layers' flags, one layer after the other."""
+        return packed[self.all_flag_bytes()]
+
+    def all_flag_bytes(self) -> Positions:
+        """Return where these are."""
         if self.joined_bytes is None:
             self.joined_bytes = positions_of(self.flag_bytes)
-        return packed[self.joined_bytes]
+        return self.joined_bytes
 
 
-def _host(chunk: Tensor) -> NDArray[Any]:
-    return chunk.numpy() if chunk.device.type == "cpu" else chunk.cpu().numpy()
-
-
-def _make_target(slot: Slot) -> native.Target | None:
-    if not _c_serves(slot.values.device):
-        return None
-    return native.Target(slot.values, slot.hist, slot.fired, slot.flat, slot.channel_axis, slot.rectified)
+def _make_targets(slot: Slot) -> None:
+    """Make the slot known to the back ends that serve its device."""
+    memory = (slot.values, slot.hist, slot.fired, slot.flat, slot.channel_axis, slot.rectified)
+    slot.target = native.Target(*memory) if _c_serves(slot.values.device) else None
+    slot.cuda_target = cuda.make_target(*memory)
 
 
 def _c_serves(device: torch.device) -> bool:
@@ -175,22 +212,23 @@ class Block:
 
         ``step`` is written as first non-finite step where there is a NaN or Inf.
         """
-        if len(self._devices) == 1:
-            (device_rows,) = self._devices.values()
-            rows, hist, packed = device_rows.take(step)
-            fired = device_rows.joined_flags(packed)
-        else:
-            rows, hist, fired = self._take_from_all(step)
-        self.is_exploring, self._has_new_layers = self._has_new_layers, False
-        return rows, hist, fired
+        if len(self._devices) != 1:
+            return self.send(step).collect()
+        (device_rows,) = self._devices.values()
+        rows, hist, packed = device_rows.take(step)
+        self._end_step()
+        return rows, hist, device_rows.joined_flags(packed)
 
-    def _take_from_all(self, step: int) -> tuple[Floats, Counts, NDArray[np.uint8]]:
-        """Put the rows of several devices (or of none) into the layers' order."""
-        rows, hist = empty_rows(self.num_layers), np.zeros((self.num_layers, NUM_BINS), np.uint32)
-        fired = [np.zeros(0, np.uint8)] * (self.num_layers + 1)
-        for device_rows in self._devices.values():
-            positions = device_rows.positions
-            rows[positions], hist[positions], packed = device_rows.take(step)
-            for position, where in zip(positions, device_rows.flag_bytes, strict=True):
-                fired[position] = packed[where]
-        return rows, hist, np.concatenate(fired)
+    def send(self, step: int) -> StepRows:
+        """Do the same, but let what is on devices be on its way: it is cleared when it has been copied."""
+        parts = [device_rows.depart(step) for device_rows in self._devices.values()]
+        self._end_step()
+        return StepRows(self.num_layers, parts)
+
+    @property
+    def is_on_host(self) -> bool:
+        """Whether all rows are in the host's memory, so that `take` has nothing to wait for."""
+        return all(device.type == "cpu" for device in self._devices)
+
+    def _end_step(self) -> None:
+        self.is_exploring, self._has_new_layers = self._has_new_layers, False

@@ -1,6 +1,7 @@
 """`Slot`: where one tensor's row is written; `Link`: from which other slot it follows; `Links`: all of a device.
 
-No idea of modules. What follows is filled in on the host once a step, by `Links.fill_in`, not in hooks.
+No idea of modules. What follows is filled in on the host once a step, by `Links.fill_in`, not in hooks; of rows that are on
+their way from a device when they have come, by the `Filling` that their step left.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from actograph.layout.layer import FlatRegion
 from actograph.layout.row import Counts, Floats, empty_rows
-from actograph.sketch import derived, native
+from actograph.sketch import cuda, derived, native
 from actograph.sketch.native import Bytes
 
 Positions = NDArray[np.intp]
@@ -42,6 +43,7 @@ class Slot:
     fired_bytes: slice  # where its flags are among the packed ones of its device
     rectified_bytes: slice = field(default_factory=lambda: slice(0))
     target: native.Target | None = None  # the same for the C back end; None where it cannot serve
+    cuda_target: cuda.Target | None = None  # the same for the Triton back end
     calls: int = 0  # measured or derived, since the slot was made
     link: Link | None = None  # to the slot whose row this one's follows from
     is_followed: bool = False  # has been the parent of a link
@@ -105,6 +107,21 @@ class _Plan(NamedTuple):
         packed[self.slot_bytes] = packed[self.parent_bytes]
 
 
+class Filling(NamedTuple):
+    """What is to be done with one step's rows: fill in those that follow from others, empty those that are not known."""
+
+    plan: _Plan | None
+    unknown: set[Slot]
+
+    def fill_in(self, rows: Floats, hist: Counts, packed: Bytes) -> None:
+        """Do it; arguments as of `Links.fill_in`, of the step that had ended."""
+        if self.plan is not None:
+            self.plan.fill_in(rows, hist, packed)
+        for slot in self.unknown:
+            rows[slot.index], hist[slot.index] = empty_rows(), 0
+            packed[slot.fired_bytes] = 0
+
+
 def _plan_for(links: list[Link]) -> _Plan:
     """Return what the links, parents before their heirs, ask for."""
     rectified = [link for link in links if len(link.slot.fired)]  # an alias has no flat region, so no flags
@@ -144,18 +161,20 @@ class Links:
 
         ``rows`` is (slots, NUM_FIELDS), ``hist`` (slots, NUM_BINS), ``packed`` the flags, of all slots of the device.
         """
+        self.end_step().fill_in(rows, hist, packed)
+
+    def end_step(self) -> Filling:
+        """Return what is to be done with the step's rows, now or when they are on the host, and begin the next step."""
         unknown: set[Slot] = set()
         known = [link for link in self._active if _follows(link, unknown)]
+        plan = None
         if known:
             plan = self._plan if len(known) == len(self._active) else _plan_for(known)
-            plan.fill_in(rows, hist, packed)
-        for slot in unknown:
-            rows[slot.index], hist[slot.index] = empty_rows(), 0
-            packed[slot.fired_bytes] = 0
         for link in self._active:
             link.begin_step()
         if unknown or self._on_trial:
             self._settle()
+        return Filling(plan, unknown)
 
     def _settle(self) -> None:
         """Part with what is broken, and take into service what held on trial."""

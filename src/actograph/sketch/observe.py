@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 
 from actograph.layout.layer import Side
-from actograph.sketch import native, reference
+from actograph.sketch import cuda, native, reference
 from actograph.sketch.links import Slot
 
 
@@ -30,11 +30,15 @@ def is_measurable(x: object) -> bool:
 
 def observe_output(x: Tensor, slot: Slot) -> None:
     """Merge a layer's output (any shape) into its slot; nothing where it is not measurable."""
-    if (slot.target is None or not native.observe(x, slot.target)) and is_measurable(x):
+    if (slot.target is not None and native.observe(x, slot.target)) or not is_measurable(x):
+        return
+    if slot.cuda_target is None or not cuda.observe(x, slot.cuda_target):
         reference.observe(x, slot, look_for_flat=slot.flat is not None and slot.flat.side is Side.OUTPUT)
 
 
 def observe_input(x: Tensor, slot: Slot) -> None:
     """Merge into a slot what only the layer's input tells: the share in the flat region, and which units left it."""
-    if (slot.target is None or not native.observe_flat(x, slot.target)) and is_measurable(x):
+    if (slot.target is not None and native.observe_flat(x, slot.target)) or not is_measurable(x):
+        return
+    if slot.cuda_target is None or not cuda.observe_flat(x, slot.cuda_target):
         reference.observe_flat(x, slot)
