@@ -318,10 +318,10 @@ def merge_series(
     parts = np.searchsorted(ends, np.concatenate([a.steps, b.steps]))
     nums, values = np.concatenate([num_a, num_b]), np.concatenate([a.values, b.values])
     low, high = np.full(len(ends), np.inf), np.full(len(ends), -np.inf)
-    np.minimum.at(low, parts, np.concatenate([a.low, b.low]))
-    np.maximum.at(high, parts, np.concatenate([a.high, b.high]))
     num = np.bincount(parts, nums, len(ends)).astype(np.float64)
-    with np.errstate(invalid="ignore"):  # inf - inf: not a number indeed
+    with np.errstate(invalid="ignore"):  # NaN stays NaN, and so is inf - inf
+        np.minimum.at(low, parts, np.concatenate([a.low, b.low]))
+        np.maximum.at(high, parts, np.concatenate([a.high, b.high]))
         mean = np.bincount(parts, nums * values, len(ends)) / num
     mean = np.where(low == high, low, mean)  # equal on all ranks: no rounding
     firsts = [one.first_non_finite for one in (a, b) if one.first_non_finite is not None]
