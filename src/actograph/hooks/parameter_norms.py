@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from actograph.hooks.shards import local_part
 from actograph.layout.parameter import ParameterField, empty_parameter_rows
@@ -47,7 +48,7 @@ class ParameterNorms:
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
-        self.parameters = [parameter for parameter in parameters if local_part(parameter).numel()]
+        self.parameters = [parameter for parameter in parameters if has_values(parameter)]
         self._sizes = np.array([local_part(parameter).numel() for parameter in self.parameters], np.float64)
         widest = any(parameter.dtype in (torch.float64, torch.complex128) for parameter in self.parameters)
         self._dtype = torch.float64 if widest else torch.float32  # of the norms: float16 would overflow
@@ -200,6 +201,11 @@ def _extent_on_cpu(values: list[Tensor], _: torch.dtype) -> list[Tensor]:
     counts = [torch.count_nonzero(value) for value in values]
     lows, highs = zip(*[torch.aminmax(value) for value in values], strict=True)
     return [*counts, *torch._foreach_maximum(list(highs), torch._foreach_neg(list(lows)))]
+
+
+def has_values(parameter: Tensor) -> bool:
+    """Tell whether there is anything to measure: not for an empty part, nor before a lazy module's first forward."""
+    return not is_lazy(parameter) and local_part(parameter).numel() > 0
 
 
 def _gradient(parameter: Tensor) -> Tensor | None:
