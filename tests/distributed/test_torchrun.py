@@ -17,7 +17,7 @@ from actograph.data.loaders import Loaders, TensorLoader
 from actograph.errors import UsageError
 from actograph.inference.export import load_model
 from actograph.runlog.reader import read_run
-from actograph.train.distributed import BatchParts, Rank, shared_out, this_rank
+from actograph.train.distributed import BatchParts, Rank, data_parallel, shared_out, this_rank
 
 TRAIN = ("train", "mnist", "--epochs", "1", "--batch-size", "256", "--model", "mlp")
 SCRIPT = """
@@ -125,6 +125,12 @@ def test_the_environment_tells_the_rank(
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", world_size)
     assert this_rank() == expected
+
+
+def test_a_data_parallel_step_needs_a_process_group() -> None:
+    model = nn.Linear(2, 1)
+    with pytest.raises(UsageError, match="process group is not there"):
+        data_parallel(model, nn.functional.mse_loss, torch.optim.SGD(model.parameters()))
 
 
 def test_only_the_first_rank_writes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -100,8 +100,10 @@ def shared_store() -> Store | None:
 def data_parallel(model: nn.Module, loss_func: LossFunction, optimizer: torch.optim.Optimizer) -> Supervised:
     """Return the plain step through torch's DDP: gradients are averaged over the processes, so all make the same update.
 
-    Give it as ``Learner(step=data_parallel)``, with loaders from `shared_out`.
+    Give it as ``Learner(step=data_parallel)``, with loaders from `shared_out`. Raises UsageError outside of a process group.
     """
+    if not dist.is_initialized():
+        raise UsageError("torch's process group is not there: train inside of `joined()`, or in one process")
     return Supervised(DistributedDataParallel(model), loss_func, optimizer)
 
 
