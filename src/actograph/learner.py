@@ -29,6 +29,7 @@ from actograph.sweep.range_test import lr_find
 from actograph.sweep.result import LRFind
 from actograph.train.checkpoint import load_checkpoint, load_weights_of, save_checkpoint
 from actograph.train.device import device_of, move
+from actograph.train.distributed import this_rank
 from actograph.train.events import Callback, Plan, in_order, plan
 from actograph.train.freezing import Freezing
 from actograph.train.loop import Loop, kept_training_flags, num_frozen
@@ -348,9 +349,12 @@ class Learner:
     def export(self, path: Path | str) -> Path:
         """Write the model, its class names and how its inputs were prepared into one .safetensors file.
 
-        `load_model` rebuilds it in any process, and ``actograph predict FILE IMAGE`` uses it.
+        `load_model` rebuilds it in any process, and ``actograph predict FILE IMAGE`` uses it. Of several processes that
+        train together rank 0 writes.
         """
         data = self.data
+        if not this_rank().is_main:
+            return Path(path)
         return write_export(Export(self.model, data.class_names, data.input_size, data.normalization), path)
 
     def save_checkpoint(self, path: Path | str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from actograph.errors import UsageError
+from actograph.train.distributed import this_rank
 from actograph.train.events import Callback, Stage
 from actograph.train.loop import Loop
 
@@ -39,7 +40,7 @@ class CSVLog(Callback):
     def before_fit(self, loop: Loop) -> None:
         """Begin the file with its head, or go on with what is there."""
         self._columns = []
-        if not loop.progress.num_epochs:
+        if not loop.progress.num_epochs or not this_rank().is_main:
             return
         try:
             rows = read_rows(self.path)

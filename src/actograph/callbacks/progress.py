@@ -12,6 +12,7 @@ from collections.abc import Callable
 from rich.console import Console
 
 from actograph.callbacks.screens import Screen, screen_for
+from actograph.train.distributed import this_rank
 from actograph.train.events import Callback, Stage
 from actograph.train.loop import Loop
 from actograph.train.state import Phase
@@ -23,6 +24,7 @@ class Progress(Callback):
     """Show a table with one row per epoch, and a line with batch, loss, rate and time left.
 
     On a terminal and in a notebook the line is drawn anew a few times a second; in a file or a pipe there is one a minute.
+    Of several processes that train together rank 0 shows it.
     """
 
     stage = Stage.REPORT
@@ -41,7 +43,7 @@ class Progress(Callback):
     def before_fit(self, loop: Loop) -> None:
         """Find out where to show it; ``validate()`` has no epochs to show."""
         self._fit_start = None
-        if loop.progress.num_epochs:
+        if loop.progress.num_epochs and this_rank().is_main:
             self._screen = screen_for(self._console or Console())
 
     def before_epoch(self, loop: Loop) -> None:

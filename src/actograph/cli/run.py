@@ -73,7 +73,7 @@ def conclude(outcome: Outcome) -> None:
         return
     console = Console(stderr=True, highlight=False)
     console.print(terminal.findings(diagnose(outcome.view)))
-    console.print(Text(words.recording_cost(outcome.view.info.cost)))
+    console.print(Text(f"{words.recording_cost(outcome.view.info.cost)} {words.ranks(outcome.view)}".strip()))
     console.print(
         Text(f"Report:  actograph report {outcome.directory}\nNumbers: actograph show {outcome.directory}"),
         soft_wrap=True,

@@ -75,35 +75,27 @@ def train(
     ] = None,
     grad: Grad = False,
 ) -> None:
-    """Train with one cycle, record every layer at every step, say what is wrong, and write a report."""
-    console = Console(highlight=False)
-    network = network_options(act, norm)
-    job = prepare(
-        Options(
-            data,
-            model,
-            width,
-            network,
-            epochs,
-            parse_rate(lr),
-            batch_size,
-            label_smoothing,
-            size,
-            device,
-            seed,
-            out,
-            budget,
-            grad,
-        )
-    )
-    console.print(Text(job.headline))
-    try:
-        job.learner.fit_one_cycle(epochs)
-    except KeyboardInterrupt:
-        console.print(Text("interrupted: what was recorded until now is kept"))
+    """Train with one cycle, record every layer at every step, say what is wrong, and write a report.
+
+    Under torchrun each process trains on its part of every batch, and one report is written for all.
+    """
+    options = Options(
+        data, model, width, network_options(act, norm), epochs, parse_rate(lr), batch_size, label_smoothing,
+        size, device, seed, out, budget, grad,
+    )  # fmt: skip
+    from actograph.train.distributed import joined
+
+    with joined() as rank:
+        console = Console(highlight=False, quiet=not rank.is_main)
+        job = prepare(options)
+        console.print(Text(job.headline))
+        try:
+            job.learner.fit_one_cycle(epochs)
+        except KeyboardInterrupt:
+            console.print(Text("interrupted: what was recorded until now is kept"))
+            conclude(job, console)
+            raise
         conclude(job, console)
-        raise
-    conclude(job, console)
 
 
 def parse_rate(text: str) -> float | None:
@@ -163,12 +155,19 @@ def prepare(options: Options) -> Job:
     from actograph.learner import Learner
     from actograph.models.registry import build_for_images
     from actograph.train.device import choose_device
+    from actograph.train.distributed import data_parallel, shared_out, this_rank
     from actograph.train.metrics import Accuracy
+    from actograph.train.step import Supervised
 
+    rank = this_rank()
     if options.epochs < 1:
         raise UsageError(f"--epochs is {options.epochs}; give at least 1")
     if not 0.0 <= options.label_smoothing < 1.0:
         raise UsageError(f"--label-smoothing is {options.label_smoothing}; give a share from 0 to below 1")
+    if options.lr is None and rank.world_size > 1:
+        raise UsageError(
+            f"--lr is {AUTO} for {rank.world_size} processes; look for it in one, with actograph lr-find, and give it"
+        )
     device = choose_device(options.device)
     torch.manual_seed(options.seed)
     loaders = open_data(
@@ -179,6 +178,7 @@ def prepare(options: Options) -> Job:
     network = build_for_images(
         options.model, loaders.num_classes, loaders.input_size, options.width, **options.network
     )
+    loaders = shared_out(loaders, rank)
     loss_func = nn.CrossEntropyLoss(label_smoothing=options.label_smoothing)
     if options.lr is None:
         found = Learner(network, loaders, loss_func, device=device).lr_find()
@@ -203,39 +203,48 @@ def prepare(options: Options) -> Job:
         lr=options.lr,
         metrics=[Accuracy()],
         callbacks=[stats, GradientStats()] if options.grad else [stats],
+        step=data_parallel if rank.world_size > 1 else Supervised,
         device=device,
     )
-    return Job(learner, stats, headline(options, loaders, network, device))
+    return Job(learner, stats, headline(options, loaders, network, device, rank.world_size))
 
 
-def headline(options: Options, loaders: Loaders, network: torch.nn.Module, device: torch.device) -> str:
+def headline(
+    options: Options, loaders: Loaders, network: torch.nn.Module, device: torch.device, world_size: int = 1
+) -> str:
     """Return the line that says what is about to be trained."""
     assert loaders.input_size is not None
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
     shape = " × ".join(map(str, loaders.input_size))
     smoothing = f", label smoothing {options.label_smoothing:g}" if options.label_smoothing else ""
+    processes = f" in {world_size} processes" if world_size > 1 else ""
     return (
-        f"{options.model}, {num_parameters:,} parameters, on {device}; {options.data}: {loaders.num_classes} classes, "
+        f"{options.model}, {num_parameters:,} parameters, on {device}{processes}; "
+        f"{options.data}: {loaders.num_classes} classes, "
         f"images {shape}; {options.epochs} epochs of 1cycle up to rate {options.lr:g}, "
         f"batches of {options.batch_size}{smoothing}"
     )
 
 
 def conclude(job: Job, console: Console) -> None:
-    """Print the findings in words and where the report is."""
+    """Print the findings in words and where the report is; of several processes rank 0 does, for all."""
     from actograph.inference.export import EXPORT
     from actograph.rules.diagnose import diagnose
+    from actograph.runlog.reader import closed_run
     from actograph.show import terminal, words
     from actograph.show.report import write_report
     from actograph.show.run import REPORT
 
-    view = job.stats.view
+    view, directory = job.stats.view, job.stats.recording.path
+    assert directory is not None
+    if view.info.rank:
+        return
+    if view.info.world_size > 1:
+        view = closed_run(directory)
     diagnosis = diagnose(view)
     console.print()
     console.print(terminal.findings(diagnosis))
-    console.print(Text(words.recording_cost(view.info.cost)))
-    directory = job.stats.recording.path
-    assert directory is not None
+    console.print(Text(f"{words.recording_cost(view.info.cost)} {words.ranks(view)}".strip()))
     report = write_report(view, diagnosis, directory / REPORT)
     model = job.learner.export(directory / EXPORT)
     console.print(

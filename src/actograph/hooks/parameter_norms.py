@@ -12,7 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
+from actograph.hooks.shards import local_part
 from actograph.layout.parameter import ParameterField, empty_parameter_rows
 from actograph.layout.row import Floats
 
@@ -41,12 +43,13 @@ class ParameterNorms:
     """Measures one optimizer's parameters at the right moments of a step.
 
     `measure_gradients` when they are complete, unscaled and not clipped (the last call counts), `begin_update` right before
-    the optimizer moves, `end_update` right after. Keeps one copy of the weights.
+    the optimizer moves, `end_update` right after. Keeps one copy of the weights. Of a parameter that is shared out over
+    processes the norms are those of the part that is here.
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
-        self.parameters = [parameter for parameter in parameters if parameter.numel()]
-        self._sizes = np.array([parameter.numel() for parameter in self.parameters], np.float64)
+        self.parameters = [parameter for parameter in parameters if has_values(parameter)]
+        self._sizes = np.array([local_part(parameter).numel() for parameter in self.parameters], np.float64)
         widest = any(parameter.dtype in (torch.float64, torch.complex128) for parameter in self.parameters)
         self._dtype = torch.float64 if widest else torch.float32  # of the norms: float16 would overflow
         kinds = {(parameter.device, parameter.dtype) for parameter in self.parameters}
@@ -64,7 +67,7 @@ class ParameterNorms:
     @torch.no_grad()
     def measure_gradients(self, *, knows_clip: bool) -> None:
         """Measure the gradients as they are now; ``knows_clip`` says that nobody can have clipped them yet."""
-        gradients = [parameter.grad for parameter in self.parameters]
+        gradients = [_gradient(parameter) for parameter in self.parameters]
         self._present = [index for index, gradient in enumerate(gradients) if gradient is not None]
         self._gradients = [gradient for gradient in gradients if gradient is not None]
         self._versions = [gradient._version for gradient in self._gradients]
@@ -118,16 +121,17 @@ class ParameterNorms:
         self._has_begun = False
 
     def _weights(self) -> list[Tensor]:
-        if any(parameter.is_complex() for parameter in self.parameters):
-            return [_real(parameter) for parameter in self.parameters]
-        return self.parameters
+        weights = [local_part(parameter) for parameter in self.parameters]
+        if any(weight.is_complex() for weight in weights):
+            return [_real(weight) for weight in weights]
+        return weights
 
     def _norms(self) -> list[Tensor]:
         return self._found[: len(self._present)]
 
     def _norms_used(self) -> list[Tensor]:
         """Return the norms of the gradients as they are now, without measuring where nothing has changed."""
-        now = [self.parameters[index].grad for index in self._present]
+        now = [_gradient(self.parameters[index]) for index in self._present]
         changed = [
             gradient is not old or gradient._version != version
             for gradient, old, version in zip(now, self._gradients, self._versions, strict=True)
@@ -197,6 +201,15 @@ def _extent_on_cpu(values: list[Tensor], _: torch.dtype) -> list[Tensor]:
     counts = [torch.count_nonzero(value) for value in values]
     lows, highs = zip(*[torch.aminmax(value) for value in values], strict=True)
     return [*counts, *torch._foreach_maximum(list(highs), torch._foreach_neg(list(lows)))]
+
+
+def has_values(parameter: Tensor) -> bool:
+    """Tell whether there is anything to measure: not for an empty part, nor before a lazy module's first forward."""
+    return not is_lazy(parameter) and local_part(parameter).numel() > 0
+
+
+def _gradient(parameter: Tensor) -> Tensor | None:
+    return None if parameter.grad is None else local_part(parameter.grad)
 
 
 def _real(tensor: Tensor) -> Tensor:

@@ -46,11 +46,16 @@ _SUMS = [field for field in ParameterField if field not in (*_MAXIMA, *_MINIMA)]
 
 @dataclass(frozen=True)
 class ParameterInfo:
-    """One recorded parameter: its qualified name, shape and type."""
+    """One recorded parameter: its qualified name, shape and type.
+
+    Of a parameter that several ranks share out among them, ``is_shard``, each rank's file has the norms of its own part;
+    ``shape`` is that of the whole.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str  # "float32"
+    is_shard: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for storage."""
@@ -59,7 +64,7 @@ class ParameterInfo:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ParameterInfo:
         """Undo `to_json`."""
-        return cls(data["name"], tuple(data["shape"]), data["dtype"])
+        return cls(data["name"], tuple(data["shape"]), data["dtype"], data.get("is_shard", False))
 
 
 def empty_parameter_rows(*shape: int) -> Floats:

@@ -16,6 +16,7 @@ from actograph.observe.observer import Observer
 from actograph.observe.script import Program, execute
 from actograph.recording.recording import Recording, status_after
 from actograph.recording.watch import new_run
+from actograph.runlog.reader import closed_run
 from actograph.runlog.schema import RUNS
 from actograph.runlog.view import RunView
 
@@ -27,7 +28,10 @@ COMPILE_WARNING = r"Using `torch.compile\(module\)` when there are global hooks"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is left of a program that has ended; ``view`` is None where nothing was recorded, or in a forked child."""
+    """What is left of a program that has ended.
+
+    ``view`` is None where nothing was recorded, in a forked child, and on all ranks but the first, which speaks for all.
+    """
 
     error: BaseException | None
     view: RunView | None
@@ -87,7 +91,12 @@ class Session:
         if not self._recording.num_steps:
             self._discard()
             return Outcome(error, None, None, (*remarks, NOTHING_SEEN))
+        assert self._writer.directory is not None
+        if self._writer.info.rank:
+            return Outcome(error, None, self._writer.directory, ())
         view = self._recording.view()
+        if view.info.world_size > 1:
+            view = closed_run(self._writer.directory)
         if not view.layers:
             remarks = (*remarks, NO_LAYERS)
         return Outcome(error, view, self._writer.directory, remarks)

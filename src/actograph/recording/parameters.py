@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from actograph.hooks.parameter_norms import Measured, ParameterNorms, parameter_rows
+from actograph.hooks.parameter_norms import Measured, ParameterNorms, has_values, parameter_rows
+from actograph.hooks.shards import is_shard
 from actograph.layout.parameter import ParameterInfo, empty_parameter_rows, merge_parameter_rows
 from actograph.layout.row import Floats
 from actograph.runlog.store import RunWriter
@@ -57,7 +58,7 @@ class ParameterRecorder:
 
     def add_optimizer(self, optimizer: torch.optim.Optimizer, suffix: str) -> None:
         """Measure the optimizer's parameters from now on; ``suffix`` tells its scalars from those of others."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.numel()]
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if has_values(p)]
         positions = [self._position(parameter, f"parameter{suffix}") for parameter in parameters]
         self._watched[optimizer] = _Watched(suffix, positions, ParameterNorms(parameters))
 
@@ -76,8 +77,8 @@ class ParameterRecorder:
     def begin_update(self, optimizer: torch.optim.Optimizer, *, has_gradients: bool) -> None:
         """Note what the optimizer is about to change; without ``has_gradients`` it computes them itself."""
         watched = self._watched[optimizer]
-        num_parameters = sum(p.numel() > 0 for group in optimizer.param_groups for p in group["params"])
-        if num_parameters != len(watched.positions):  # a group was added
+        num_parameters = sum(has_values(p) for group in optimizer.param_groups for p in group["params"])
+        if num_parameters != len(watched.positions):  # a group was added, or a lazy module has made its own
             self.add_optimizer(optimizer, watched.suffix)
             watched = self._watched[optimizer]
         watched.norms.begin_update(has_gradients=has_gradients)
@@ -114,7 +115,9 @@ class ParameterRecorder:
             position = self._positions[id(parameter)] = len(self._positions)
             name = self._names.get(id(parameter), f"{default_name}.{position}")
             dtype = str(parameter.dtype).removeprefix("torch.")
-            self._writer.add_parameter(ParameterInfo(name, tuple(parameter.shape), dtype))
+            self._writer.add_parameter(
+                ParameterInfo(name, tuple(parameter.shape), dtype, is_shard(parameter))
+            )
         return position
 
 

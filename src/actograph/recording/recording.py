@@ -37,6 +37,7 @@ from actograph.runlog.view import RunView
 from actograph.sketch.block import Block
 from actograph.sketch.native import Bytes
 from actograph.sketch.transit import StepRows
+from actograph.train.distributed import plain_model
 from actograph.train.momentum import momentum_of
 from actograph.train.waiting import MAX_WAITING, Waiting
 
@@ -102,6 +103,8 @@ class Recording:
 
         ``is_running`` says that a forward of it has begun, which is recorded then.
         """
+        if plain_model(model) is not model:  # its forward, in which the model's is called, may have begun
+            model, is_running = plain_model(model), False
         hooks = self._hooks.get(id(model))
         if hooks is None:
             prefix = f"{type(model).__name__.lower()}{len(self._hooks)}." if self._hooks else ""
@@ -247,7 +250,7 @@ class Recording:
         self._step = state["step"]
         info = self._writer.info
         self._writer.info = replace(info, config={**info.config, "resumed_at_step": self._step})
-        if state["run"] is None:
+        if state["run"] is None or info.rank:  # what was saved is the history of rank 0
             return
         parameters = list(self._writer.parameters)
         self._writer.restore(state["run"].numpy().tobytes())

@@ -21,9 +21,11 @@ from actograph.errors import RunInUseError
 from actograph.hooks.leaves import Select
 from actograph.recording.pacing import check_budget
 from actograph.recording.recording import Recording, check_unattached
-from actograph.runlog.schema import DATABASE, RUNS, RunInfo
+from actograph.recording.shared_run import join_run
+from actograph.runlog.schema import RUNS, RunInfo, database_of
 from actograph.runlog.store import RunWriter
 from actograph.train.device import device_of
+from actograph.train.distributed import this_rank
 
 MEMORY = ":memory:"
 
@@ -40,6 +42,8 @@ def watch(
     gradients: bool = False,
 ) -> Recording:
     """Record the model's layers at every optimizer step until the returned recording is closed.
+
+    Processes that train together record into one directory, each into a file of its own; call this in all of them.
 
     Gradients are as the optimizer finds them. If you clip them or undo a loss scale yourself, call `Recording.gradients`
     where they are complete, unscaled and not clipped; that also gives the clip ratio. With a loss scale, set
@@ -87,8 +91,12 @@ def watch(
 def new_run(
     name: str, out: str | Path | None = None, device: str = "cpu", config: Mapping[str, Any] | None = None
 ) -> RunWriter:
-    """Make a run directory (see `watch` for ``out``) and return its writer; raises RunInUseError when it is taken."""
+    """Make a run directory (see `watch` for ``out``), or join that of rank 0, and return this process's writer.
+
+    Raises RunInUseError when it is taken, UsageError when several processes cannot agree on one.
+    """
     now = datetime.now().astimezone()
+    rank = this_rank()
     info = RunInfo(
         name=name,
         created=now.isoformat(timespec="seconds"),
@@ -96,21 +104,27 @@ def new_run(
         host=platform.node(),
         environment={"python": platform.python_version(), "torch": torch.__version__, "device": device},
         config=dict(config or {}),
+        rank=rank.rank,
+        world_size=rank.world_size,
     )
+
+    def begin(info: RunInfo) -> RunWriter:
+        if out is not None:
+            return RunWriter(Path(out), info)
+        return _in_fresh_directory(f"{now:%Y%m%d-%H%M%S}-{_file_name(name)}", info)
+
     if out == MEMORY:
         return RunWriter(None, info)
-    if out is not None:
-        return RunWriter(Path(out), info)
-    return _in_fresh_directory(f"{now:%Y%m%d-%H%M%S}-{_file_name(name)}", info)
+    return begin(info) if rank.world_size == 1 else join_run(info, out, begin)
 
 
 def free_directory(out: str | Path | None) -> str | Path | None:
     """Return ``out`` for a run that goes on from a checkpoint; where it holds one already, ``out-2``, ``out-3``, ..."""
     if out is None or out == MEMORY:
         return out
-    path = Path(out)
+    path, database = Path(out), database_of(this_rank().rank)
     numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
-    return next(free for free in itertools.chain([path], numbered) if not (free / DATABASE).exists())
+    return next(free for free in itertools.chain([path], numbered) if not (free / database).exists())
 
 
 def _in_fresh_directory(stem: str, info: RunInfo) -> RunWriter:

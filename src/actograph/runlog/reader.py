@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from actograph.errors import RunNotFoundError
 from actograph.layout.layer import LayerInfo, Quantity
 from actograph.runlog import schema, tables
 from actograph.runlog.flags import WideFlags
+from actograph.runlog.merging import RankMerge
 from actograph.runlog.parameters import ParameterView
 from actograph.runlog.scalars import ScalarSeries
 from actograph.runlog.schema import RunInfo
@@ -22,39 +24,85 @@ from actograph.runlog.timeline import joined
 from actograph.runlog.view import RunView, split_quantities
 
 VIEWS = ("long", "recent")
+CLOSING_S, POLL_S = 10.0, 0.05  # ranks end together, but for what storing the last of it takes
 
 
 def read_run(path: Path | str, *, sketches: bool = True) -> RunView:
-    """Read a run directory, or its ``run.db``, finished or still being written.
+    """Read a run directory, or one ``run.db``, finished or still being written.
 
-    Without ``sketches`` only info, layers, scalars and events are read: fast, for lists of runs.
+    Of a directory the files of all ranks are merged; ranks whose file is not there, or cannot be read, are in
+    `RunView.missing_ranks`. Without ``sketches`` only info, layers, scalars and events are read: fast, for lists of runs.
 
     Raises RunNotFoundError when there is none or it cannot be read.
     """
-    database = Path(path)
-    database = database / schema.DATABASE if database.is_dir() else database
-    if not database.is_file():
+    files = schema.databases(Path(path)) if Path(path).is_dir() else [Path(path)]
+    if not files or not files[0].is_file():
         raise RunNotFoundError(
             f"no run at {path}: expected a folder that holds {schema.DATABASE}; see `actograph ls`"
         )
+    views = (_read_file(database, sketches=sketches) for database in files)
+    first = next(views)
+    if isinstance(first, RunNotFoundError):  # another rank may have more to tell
+        others = (view for view in views if isinstance(view, RunView) and view.info.world_size > 1)
+        found = next(others, None)
+        if found is None:
+            raise first
+        first = found
+    if first.info.world_size == 1 or not Path(path).is_dir():
+        return first
+    merge = RankMerge(first)
+    for view in views:
+        if isinstance(view, RunView) and _belong_together(first.info, view.info):
+            merge.add(view)
+    return merge.view()
+
+
+def closed_run(directory: Path, timeout_s: float = CLOSING_S) -> RunView:
+    """Read a run whose ranks are about to end; one that has not within ``timeout_s`` is read as it is then."""
+    deadline_s = time.monotonic() + timeout_s
+    while not _is_closed(directory) and time.monotonic() < deadline_s:
+        time.sleep(POLL_S)
+    return read_run(directory)
+
+
+def _is_closed(directory: Path) -> bool:
+    infos = [_read_info(database) for database in schema.databases(directory)]
+    known = [info for info in infos if info is not None]
+    return bool(known) and known[0].world_size <= sum(info.status != "running" for info in known)
+
+
+def _read_info(database: Path) -> RunInfo | None:
+    """Return a file's info; None where it cannot be read, as while it is made."""
     try:
-        with contextlib.closing(
-            sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
-        ) as connection:
+        with _connected(database) as connection:
+            return RunInfo.from_json(tables.read_info(connection))
+    except (sqlite3.DatabaseError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _connected(database: Path) -> contextlib.closing[sqlite3.Connection]:
+    uri = f"{database.absolute().as_uri()}?mode=ro"
+    return contextlib.closing(sqlite3.connect(uri, uri=True))
+
+
+def _belong_together(one: RunInfo, other: RunInfo) -> bool:
+    return (one.launch, one.world_size) == (other.launch, other.world_size)
+
+
+def _read_file(database: Path, *, sketches: bool) -> RunView | RunNotFoundError:
+    try:
+        with _connected(database) as connection:
             return _read(connection, sketches=sketches)
     except (sqlite3.DatabaseError, ValueError, KeyError, TypeError, zlib.error) as error:
-        raise RunNotFoundError(
-            f"{database} is not a readable run ({error}); it may be damaged or foreign"
-        ) from error
+        return RunNotFoundError(f"{database} is not a readable run ({error}); it may be damaged or foreign")
 
 
 def find_runs(directory: Path) -> list[Path]:
     """Return the run directories right below (or at) ``directory``, oldest first by name."""
     if not directory.is_dir():
         return []
-    return sorted(
-        database.parent for pattern in ("", "*/") for database in directory.glob(pattern + schema.DATABASE)
-    )
+    patterns = [below + name for below in ("", "*/") for name in (schema.DATABASE, schema.RANK_DATABASE)]
+    return sorted({file.parent for pattern in patterns for file in directory.glob(pattern.format("*"))})
 
 
 def _read(connection: sqlite3.Connection, *, sketches: bool) -> RunView:

@@ -12,7 +12,8 @@ from typing import Any
 
 SCHEMA_VERSION = 2
 FIRST_WITH_PARAMETERS = 2  # version 1 had neither parameters nor flags of wide layers apart
-DATABASE = "run.db"
+DATABASE = "run.db"  # of rank 0, and of a run of one process
+RANK_DATABASE = "run.rank{}.db"  # of the other ranks
 RUNS = Path("runs")  # where runs are written and looked for unless told otherwise
 
 TABLES = """
@@ -71,7 +72,8 @@ class RunInfo:
 
     ``status`` is running, finished, stopped (a callback stopped the fit), interrupted (Ctrl-C) or failed. ``created`` is
     ISO 8601 with offset. ``environment`` holds versions and device, ``config`` what the driver chose to tell (no command
-    line, no environment variables: they carry secrets).
+    line, no environment variables: they carry secrets). Of ``world_size`` processes that train together each has a file of
+    its own; those with the same ``launch`` belong together.
     """
 
     name: str
@@ -82,6 +84,9 @@ class RunInfo:
     cost: Cost = field(default_factory=Cost)
     environment: dict[str, str] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+    rank: int = 0
+    world_size: int = 1
+    launch: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, one entry a field."""
@@ -96,9 +101,36 @@ class RunInfo:
 
 
 @dataclass(frozen=True)
+class RankInfo:
+    """What one rank's file tells of itself: its info, and how many steps it has seen."""
+
+    info: RunInfo
+    num_steps: int
+
+
+@dataclass(frozen=True)
 class Event:
     """Something that happened at a step: a fit or an epoch began, a phase changed, a remark."""
 
     step: int
     kind: str
     data: dict[str, Any] = field(default_factory=dict)
+
+
+def database_of(rank: int) -> str:
+    """Return the name of a rank's file in the run directory.
+
+    >>> database_of(0), database_of(3)
+    ('run.db', 'run.rank3.db')
+    """
+    return RANK_DATABASE.format(rank) if rank else DATABASE
+
+
+def databases(directory: Path) -> list[Path]:
+    """Return the files of all ranks in a run directory, by rank; none where there is no run."""
+    found = {directory / DATABASE: 0} if (directory / DATABASE).is_file() else {}
+    for path in directory.glob(RANK_DATABASE.format("*")):
+        number = path.name.removeprefix("run.rank").removesuffix(".db")
+        if number.isdecimal():
+            found[path] = int(number)
+    return sorted(found, key=lambda path: found[path])

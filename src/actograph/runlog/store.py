@@ -62,7 +62,8 @@ class RunWriter:
         self._clock = clock
         self._pid = os.getpid()
         self._next_flush_s = clock() + FLUSH_INTERVAL_S
-        self._database = _create(directory) if directory is not None else None
+        self._name = schema.database_of(info.rank)
+        self._database = _create(directory, self._name) if directory is not None else None
         self.flush()
 
     def add_layer(self, layer: LayerInfo) -> None:
@@ -148,7 +149,7 @@ class RunWriter:
         if self._database is not None:
             return database_bytes(self._database)
         assert self.directory is not None
-        with contextlib.closing(sqlite3.connect(self.directory / schema.DATABASE)) as closed:
+        with contextlib.closing(sqlite3.connect(self.directory / self._name)) as closed:
             return database_bytes(closed)
 
     def restore(self, data: bytes) -> None:
@@ -190,7 +191,7 @@ class RunWriter:
         self.info = replace(self.info, status="running")
         if self._database is None and self.directory is not None and not self._has_given_up:
             try:
-                self._database = _connect(self.directory / schema.DATABASE)
+                self._database = _connect(self.directory / self._name)
             except sqlite3.Error as error:  # the folder is gone
                 self._give_up(error)
 
@@ -198,7 +199,7 @@ class RunWriter:
         """Delete what was stored, and the directory if nothing else is in it: the run did not begin."""
         self.close("failed")
         if self.directory is not None:
-            (self.directory / schema.DATABASE).unlink()
+            (self.directory / self._name).unlink()
             with contextlib.suppress(OSError):  # not empty: there is something of the user's in it
                 self.directory.rmdir()
 
@@ -270,8 +271,8 @@ class RunWriter:
         table.store(*_changes(timeline, is_last=is_last), lambda bucket: (pack_parameters(bucket),))
 
 
-def _create(directory: Path) -> sqlite3.Connection:
-    database = directory / schema.DATABASE
+def _create(directory: Path, name: str) -> sqlite3.Connection:
+    database = directory / name
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with database.open("x"):  # exclusive: of two processes only one gets the folder

@@ -21,7 +21,7 @@ from actograph.runlog.flags import Flags, WideFlags
 from actograph.runlog.names import position_of
 from actograph.runlog.parameters import ParameterView
 from actograph.runlog.scalars import ScalarSeries
-from actograph.runlog.schema import Event, RunInfo
+from actograph.runlog.schema import Event, RankInfo, RunInfo
 from actograph.runlog.statistic import Statistic, ratio
 from actograph.runlog.timeaxis import TimeAxis
 
@@ -47,6 +47,9 @@ class RunView(TimeAxis[Bucket]):
     )  # by layer: these are not in the buckets
     gradient_layers: tuple[LayerInfo, ...] = ()
     gradient_buckets: tuple[Bucket, ...] = ()
+    ranks: tuple[
+        RankInfo, ...
+    ] = ()  # of several processes, those that are merged here; empty for one process
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "buckets", tuple(with_all_layers(self.buckets)))
@@ -59,6 +62,12 @@ class RunView(TimeAxis[Bucket]):
             [*(int(series.steps[-1]) for series in tracks), *self.last_steps[-1:].tolist()], default=-1
         )
         return max(last + 1, self.info.cost.steps_seen)
+
+    @property
+    def missing_ranks(self) -> list[int]:
+        """Ranks of which nothing can be read."""
+        there = {one.info.rank for one in self.ranks}
+        return [rank for rank in range(self.info.world_size) if rank not in there] if there else []
 
     # What was recorded
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from actograph.errors import RunNotFoundError
 from actograph.runlog.reader import find_runs
-from actograph.runlog.schema import DATABASE, RUNS, RunInfo
+from actograph.runlog.schema import DATABASE, RUNS, RunInfo, databases
 
 DIED = "died"
 RUNNING = "running"
@@ -25,7 +25,7 @@ def find_run(run: str | Path, directory: Path = RUNS) -> Path:
     Raises RunNotFoundError that names close matches.
     """
     for path in (Path(run), directory / run):
-        if (path / DATABASE).is_file():
+        if databases(path):
             return path
         if path.name == DATABASE and path.is_file():
             return path.parent

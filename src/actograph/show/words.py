@@ -17,6 +17,7 @@ from actograph.show.series import LOSS, VALID, best, best_metric, epochs, traini
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 DASH = "-"  # stands for "not defined"
+MOST_RANKS = 4  # that are named in a sentence
 MANY = 1e5  # numbers from here on are written with an exponent
 
 
@@ -61,7 +62,9 @@ def shape(layer: LayerInfo) -> str:
 def summary(view: RunView) -> str:
     """Return what was trained, how far, how it went and what recording it cost, in a few sentences."""
     return " ".join(
-        sentence for sentence in (_training(view), _result(view), recording_cost(view.info.cost)) if sentence
+        sentence
+        for sentence in (_training(view), _result(view), recording_cost(view.info.cost), ranks(view))
+        if sentence
     )
 
 
@@ -77,6 +80,27 @@ def recording_cost(cost: Cost) -> str:
     )
     allowed = "no limit set" if cost.budget is None else f"allowed: {100 * cost.budget:g} %"
     return f"Recording {what} took {percent(cost.share)} of the time ({allowed})."
+
+
+def ranks(view: RunView) -> str:
+    """Return of which ranks the run is made, and what is missing of the others; empty for a run of one process."""
+    if not view.ranks:
+        return ""
+    world_size, there = view.info.world_size, len(view.ranks)
+    sentences = [f"Merged from {'' if there == world_size else f'{there} of '}{world_size} ranks."]
+    if view.missing_ranks:
+        missing = ", ".join(map(str, view.missing_ranks[:MOST_RANKS]))
+        more = ", ..." if len(view.missing_ranks) > MOST_RANKS else ""
+        sentences.append(f"There is nothing of rank {missing}{more}.")
+    short = [one for one in view.ranks if one.num_steps < view.num_steps]
+    for one in short[:MOST_RANKS]:
+        status = live_status(one.info)
+        sentences.append(
+            f"Rank {one.info.rank} has {one.num_steps:,} of {view.num_steps:,} steps ({status})."
+        )
+    if len(short) > MOST_RANKS:
+        sentences.append(f"So have {len(short) - MOST_RANKS:,} more ranks.")
+    return " ".join(sentences)
 
 
 def when(finding: Finding) -> str:

@@ -21,6 +21,7 @@ from actograph.errors import UsageError
 from actograph.models.weights import check_weights, load_weights, weights_to_bytes
 from actograph.train.batches import length
 from actograph.train.checkpoint_file import CheckpointFile, read_checkpoint, write_checkpoint
+from actograph.train.distributed import this_rank
 from actograph.train.events import Callback
 from actograph.train.loop import Loop, num_frozen, settings
 from actograph.train.names import snake_name
@@ -61,7 +62,8 @@ def save_checkpoint(loop: Loop, path: Path | str, callbacks: Iterable[Callback] 
 
     Inside a fit in ``after_batch`` of the train phase, where an optimizer step has just been made, or in ``after_epoch``;
     its callbacks are saved then, else those given. Raises UsageError at any other moment, for a loader that cannot be
-    brought to the same place again, and for a state that could not be read back.
+    brought to the same place again, and for a state that could not be read back. Of several processes that train together
+    rank 0 writes.
     """
     position = _position(loop)
     if loop.is_running:
@@ -87,7 +89,8 @@ def save_checkpoint(loop: Loop, path: Path | str, callbacks: Iterable[Callback] 
         "step": loop.progress.step,
         "position": position,
     }
-    write_checkpoint(Path(path), about, weights_to_bytes(loop.model), state)
+    if this_rank().is_main:
+        write_checkpoint(Path(path), about, weights_to_bytes(loop.model), state)
 
 
 def load_checkpoint(loop: Loop, path: Path | str, callbacks: Iterable[Callback] = ()) -> None:
