@@ -111,6 +111,7 @@ def places() -> list[object]:
         clip_grad.clip_grad_norm_,
         clip_grad.clip_grad_value_,
         torch.amp.GradScaler.scale,
+        torch.jit._recursive.create_script_module,
     ]
 
 
@@ -373,3 +374,19 @@ def test_a_loss_made_from_a_scaled_one_is_not_noted(program: Program) -> None:
     assert program.run(TOY + scaler + scaled) == 0
     assert program.view.num_steps == 6
     assert ("train", "loss") not in program.view.scalars
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_recorded_model_can_be_scripted_traced_and_goes_on_being_recorded(
+    program: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written_down = """
+import copy
+x = torch.ones(3, 4)
+for other in (torch.jit.script(model), torch.jit.script(copy.deepcopy(model)), torch.jit.trace(model, x)):
+    assert torch.equal(other(x), model(x))
+"""
+    assert program.run(TOY + LOOP + written_down + LOOP) == 0
+    assert program.view.num_steps == 12
+    assert program.view.moments.num[:, 2].tolist() == [32] * 6 + [32 + 3 * 6] + [32] * 5
+    assert "RecursiveScriptModule is not recorded: TorchScript does not call hooks" in capsys.readouterr().err
