@@ -305,6 +305,28 @@ def test_a_second_clip_finds_gradients_that_were_measured(program: Program) -> N
     np.testing.assert_allclose(norms * ratios, 1e-3, rtol=1e-3)
 
 
+def test_gradients_clipped_in_an_optimizer_s_closure_are_measured_before(program: Program) -> None:
+    source = (
+        TOY
+        + """
+for x, y in batches():
+    def closure():
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(model(x), y)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+        return loss
+    optimizer.step(closure)
+"""
+    )
+    assert program.run(source, options=("--every", "1", "--grad")) == 0
+    assert program.view.info.status == "finished"
+    norms, ratios = (program.view.scalar(name).values for name in ("grad_norm", "clip_ratio"))
+    assert len(norms) == 5
+    assert (norms > 0.1).all()
+    np.testing.assert_allclose(norms * ratios, 1e-3, rtol=1e-3)
+
+
 def test_a_reentrant_backward_is_no_loss(program: Program) -> None:
     source = (
         TOY
