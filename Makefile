@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-gpu check check-cuda install install-test browser torture bench-stats bench-train clean
+.PHONY: demo test test-gpu test-peers check check-cuda install install-test browser torture bench-stats bench-train \
+	bench-scripts clean
 
 demo: install
 	$(BIN)/actograph train mnist
@@ -45,12 +46,17 @@ $(VENV)/.installed-gpu-test: $(VENV)/.installed-test
 	$(PIP) --editable '.[mnist,test,gpu-test]'
 	touch $@
 
+PEERS ?= $(BIN)/python
+# Trainers under observation, the heavy ones too; PEERS is the python of another environment that has them
+test-peers: install-test
+	$(if $(findstring $(BIN),$(PEERS)),$(PIP) --editable '.[mnist,test,peers]')
+	PEERS=$(PEERS) $(BIN)/python -m pytest tests/peers
+
 # The report is tested in a real browser: Debian's, when there is none yet (needs the rights to install packages)
 browser:
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
 
-# What recording costs beside other libraries; PEERS is the python of an environment that has them (benchmarks/README.md)
-PEERS ?= $(BIN)/python
+# What recording costs beside other libraries (benchmarks/README.md)
 bench-stats: install
 	PYTHONPATH=src $(PEERS) benchmarks/bench_stats.py --out benchmarks/results-stats.md
 
@@ -58,6 +64,10 @@ bench-stats: install
 bench-train: install
 	PYTHONPATH=src $(PEERS) benchmarks/bench_train.py --out benchmarks/results-train.md
 	PYTHONPATH=src $(PEERS) benchmarks/bench_accuracy.py --report --runs benchmarks/results-accuracy.jsonl --out benchmarks/results-accuracy.md
+
+# How much longer whole scripts take under `actograph run`, beside other libraries
+bench-scripts: install
+	PYTHONPATH=src $(PEERS) benchmarks/bench_scripts.py --out benchmarks/results-scripts.md
 
 # A hundred kills in the middle of a save, where `make test` has ten
 torture: install-test

@@ -111,6 +111,7 @@ def places() -> list[object]:
         clip_grad.clip_grad_norm_,
         clip_grad.clip_grad_value_,
         torch.amp.GradScaler.scale,
+        torch.jit._recursive.create_script_module,
     ]
 
 
@@ -304,6 +305,28 @@ def test_a_second_clip_finds_gradients_that_were_measured(program: Program) -> N
     np.testing.assert_allclose(norms * ratios, 1e-3, rtol=1e-3)
 
 
+def test_gradients_clipped_in_an_optimizer_s_closure_are_measured_before(program: Program) -> None:
+    source = (
+        TOY
+        + """
+for x, y in batches():
+    def closure():
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(model(x), y)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+        return loss
+    optimizer.step(closure)
+"""
+    )
+    assert program.run(source, options=("--every", "1", "--grad")) == 0
+    assert program.view.info.status == "finished"
+    norms, ratios = (program.view.scalar(name).values for name in ("grad_norm", "clip_ratio"))
+    assert len(norms) == 5
+    assert (norms > 0.1).all()
+    np.testing.assert_allclose(norms * ratios, 1e-3, rtol=1e-3)
+
+
 def test_a_reentrant_backward_is_no_loss(program: Program) -> None:
     source = (
         TOY
@@ -373,3 +396,19 @@ def test_a_loss_made_from_a_scaled_one_is_not_noted(program: Program) -> None:
     assert program.run(TOY + scaler + scaled) == 0
     assert program.view.num_steps == 6
     assert ("train", "loss") not in program.view.scalars
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_recorded_model_can_be_scripted_traced_and_goes_on_being_recorded(
+    program: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written_down = """
+import copy
+x = torch.ones(3, 4)
+for other in (torch.jit.script(model), torch.jit.script(copy.deepcopy(model)), torch.jit.trace(model, x)):
+    assert torch.equal(other(x), model(x))
+"""
+    assert program.run(TOY + LOOP + written_down + LOOP) == 0
+    assert program.view.num_steps == 12
+    assert program.view.moments.num[:, 2].tolist() == [32] * 6 + [32 + 3 * 6] + [32] * 5
+    assert "RecursiveScriptModule is not recorded: TorchScript does not call hooks" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Ten scripts of usual shapes: recording changes nothing, and sees what there is to see."""
+"""Scripts of usual shapes: recording changes nothing, and sees what there is to see."""
 
 from __future__ import annotations
 
@@ -16,22 +16,35 @@ from actograph.runlog.view import RunView
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "tests" / "scripts"
-SEEN = {  # steps, layers, optimizers, steps whose gradients were measured
-    "accumulation": (6, 3, 1, 6),
-    "amp": (
-        6,
-        3,
-        1,
-        5,
-    ),  # one of seven was left out by the scaler; the first clip came before the optimizer was known
-    "cnn": (6, 4, 1, 5),
-    "gan": (7, 6, 2, 6),  # the first round is two steps: the second optimizer was not known
-    "gpt": (6, 18, 1, 5),
-    "lbfgs": (6, 3, 1, 5),  # its first step began before the model was known
-    "lstm": (6, 5, 1, 5),
-    "mlp": (12, 4, 1, 12),
-    "two_optimizers": (6, 4, 2, 6),
-    "vae": (6, 8, 1, 6),
+SEEN = {  # steps, layers, layers with gradients, optimizers, steps whose gradients were measured
+    "accumulation": (6, 3, 3, 1, 6),
+    # one of seven was left out by the scaler; the first clip came before the optimizer was known
+    "amp": (6, 3, 3, 1, 5),
+    "averaged": (6, 4, 4, 1, 6),
+    "backward_steps": (6, 3, 3, 4, 6),
+    "cnn": (6, 4, 4, 1, 5),
+    "contrastive": (9, 7, 7, 2, 5),
+    "dcgan": (7, 9, 9, 2, 6),
+    "distillation": (12, 10, 10, 2, 6),
+    "dqn": (7, 3, 3, 1, 6),
+    "folds": (12, 9, 9, 3, 4),
+    "gan": (7, 6, 6, 2, 6),  # the first round is two steps: the second optimizer was not known
+    "gpt": (6, 18, 18, 1, 5),
+    "gradient_penalty": (7, 6, 6, 2, 6),  # three updates of the critic, then rounds
+    "lbfgs": (6, 3, 3, 1, 5),  # its first step began before the model was known
+    "lstm": (6, 5, 5, 1, 5),
+    "meta_learning": (5, 3, 3, 1, 5),
+    "mlp": (12, 4, 4, 1, 12),
+    "nanogpt": (6, 22, 22, 1, 5),
+    "physics": (6, 5, 5, 1, 6),
+    "quickstart": (8, 6, 5, 1, 8),
+    "recommender": (6, 3, 3, 2, 6),
+    "reinforce": (5, 3, 3, 1, 5),
+    "seq2seq": (5, 23, 23, 2, 5),
+    "style_transfer": (4, 0, 0, 1, 3),
+    "transfer": (6, 8, 1, 1, 6),  # no gradient reaches the frozen trunk
+    "two_optimizers": (6, 4, 4, 2, 6),
+    "vae": (6, 8, 8, 1, 6),
 }
 
 
@@ -77,14 +90,14 @@ def test_steps_layers_and_optimizers_are_seen(
     name: str, runs: tuple[Path, dict[str, dict[str, str]]]
 ) -> None:
     view = read_run(runs[0] / name)
-    num_steps, num_layers, num_optimizers, num_measured = SEEN[name]
+    num_steps, num_layers, num_with_gradient, num_optimizers, num_measured = SEEN[name]
     assert view.info.status == "finished"
     assert (view.num_steps, len(view.layers), len(view.gradient_layers)) == (
         num_steps,
         num_layers,
-        num_layers,
+        num_with_gradient,
     )
-    assert view.last_steps.tolist() == list(range(num_steps))
+    assert view.last_steps.tolist() == (list(range(num_steps)) if num_layers else [])
     assert {key for _, key in view.scalars if key.startswith("lr") and "." not in key} == {
         "lr" + (f"@{index}" if index else "") for index in range(num_optimizers)
     }
@@ -100,7 +113,27 @@ def loaded(name: str, runs: tuple[Path, dict[str, dict[str, str]]]) -> tuple[Run
     return read_run(runs[0] / name), np.array(losses(runs[1][name]["output"]))
 
 
-@pytest.mark.parametrize("name", ["cnn", "gpt", "lstm", "mlp", "two_optimizers", "vae"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "averaged",
+        "backward_steps",
+        "cnn",
+        "dqn",
+        "gpt",
+        "lstm",
+        "meta_learning",
+        "mlp",
+        "physics",
+        "quickstart",
+        "recommender",
+        "reinforce",
+        "seq2seq",
+        "transfer",
+        "two_optimizers",
+        "vae",
+    ],
+)
 def test_losses_are_those_that_the_script_prints(
     name: str, runs: tuple[Path, dict[str, dict[str, str]]]
 ) -> None:
@@ -117,12 +150,67 @@ def test_losses_under_a_scaler_are_unscaled_and_a_step_left_out_joins_the_next(
     np.testing.assert_array_equal(np.delete(values, 2), np.delete(printed[:, 0], [2, 3]))
 
 
-def test_micro_batches_are_one_step_with_their_mean_loss(
+@pytest.mark.parametrize(("name", "accumulates"), [("accumulation", 4), ("nanogpt", 3)])
+def test_micro_batches_are_one_step_and_their_loss_is_what_it_was_before_it_was_divided(
+    name: str, accumulates: int, runs: tuple[Path, dict[str, dict[str, str]]]
+) -> None:
+    view, printed = loaded(name, runs)
+    np.testing.assert_allclose(view.scalar("loss").values, printed.reshape(6, accumulates).sum(1), rtol=1e-12)
+
+
+def test_a_module_called_twice_counts_all_its_micro_batches(
     runs: tuple[Path, dict[str, dict[str, str]]],
 ) -> None:
-    view, printed = loaded("accumulation", runs)
-    np.testing.assert_allclose(view.scalar("loss").values, printed.reshape(6, 4).mean(1), rtol=1e-12)
+    view, _ = loaded("accumulation", runs)
     assert view.moments.num[0].tolist() == [4 * 8 * 6, 4 * 8 * 6, 4 * 8 * 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"), [("contrastive", (5, 4)), ("distillation", (6, 6)), ("folds", (4, 4, 4))]
+)
+def test_each_stage_of_a_training_has_its_losses_and_its_layers(
+    name: str, stages: tuple[int, ...], runs: tuple[Path, dict[str, dict[str, str]]]
+) -> None:
+    view, printed = loaded(name, runs)
+    names = [f"loss@{index}" if index else "loss" for index in range(len(stages))]
+    np.testing.assert_array_equal(np.concatenate([view.scalar(one).values for one in names]), printed[:, 0])
+    assert [len(view.scalar(one)) for one in names] == list(stages)
+    first_ends = stages[0]
+    assert (view.moments.num[:first_ends, 0] > 0).all()
+    assert (view.moments.num[first_ends:, 0] == 0).all()  # evaluation, no gradients, or gone
+    assert (view.moments.num[:first_ends, -1] == 0).all()
+    assert (view.moments.num[-stages[-1] :, -1] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "last"),
+    [
+        ("averaged", "0", "3"),
+        ("contrastive", "0", "linear2.model"),
+        ("dcgan", "main.0", "generator1.main.4"),
+        ("distillation", "features.0", "lightnn1.classifier.2"),
+        ("dqn", "layer1", "layer3"),
+        ("folds", "0", "sequential2.2"),
+        ("nanogpt", "transformer.wte", "lm_head"),
+        ("quickstart", "flatten", "linear_relu_stack.4"),
+        ("recommender", "users", "items"),
+        ("reinforce", "affine1", "value_head"),
+        ("seq2seq", "embedding", "decoderrnn1.out[4+]"),
+        ("transfer", "conv1", "fc"),
+    ],
+)
+def test_layers_are_named_as_in_the_model(
+    name: str, first: str, last: str, runs: tuple[Path, dict[str, dict[str, str]]]
+) -> None:
+    layers = loaded(name, runs)[0].layers
+    assert (layers[0].name, layers[-1].name) == (first, last)
+
+
+def test_every_call_in_an_episode_belongs_to_its_step(
+    runs: tuple[Path, dict[str, dict[str, str]]],
+) -> None:
+    view, _ = loaded("reinforce", runs)
+    assert view.moments.num[:, -1].tolist() == [3, 4, 5, 6, 7]
 
 
 def test_each_optimizer_of_a_gan_has_its_loss_and_a_step_is_a_round(

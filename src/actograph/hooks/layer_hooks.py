@@ -159,6 +159,13 @@ def is_in_backward() -> bool:
     return torch._C._current_graph_task_id() != NO_BACKWARD
 
 
+def is_ours(hook: object) -> bool:
+    """Tell whether a module's hook is one of these, or what a copy has instead of it."""
+    return (
+        isinstance(hook, _VanishingHook) or getattr(hook, "__func__", None) is contextlib.nullcontext.__exit__
+    )
+
+
 class _VanishingHook:
     """A hook that a copy of its module does not keep.
 

@@ -105,6 +105,10 @@ class ParameterNorms:
         if not self._gradients:
             self.measure_gradients(knows_clip=False)
             self._used = self._norms()
+        elif (
+            not self._used
+        ):  # the optimizer computed them itself, and they were measured before they were clipped
+            self._used = self._norms_used()
         torch._foreach_sub_(self._before, self._weights())  # the update, but for its sign
         updates = torch._foreach_norm(self._before, 2, dtype=self._dtype)
         num = len(self._present)

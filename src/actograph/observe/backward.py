@@ -24,7 +24,8 @@ class BackwardListener:
         self._recording = recording
         self._guarded = guarded
         self._gradients = gradients
-        self._scaled: list[tuple[ref[Tensor], Tensor, float]] = []  # scaled losses, the losses, the scales
+        # scaled losses, the losses, the scales, what the losses were divided by
+        self._scaled: list[tuple[ref[Tensor], tuple[Tensor, float, float]]] = []
 
     def forget(self) -> None:
         """Let go of losses that were scaled: an optimizer has stepped."""
@@ -50,13 +51,32 @@ class BackwardListener:
         loss = tensors[0] if isinstance(tensors, (tuple, list)) and len(tensors) == 1 else tensors
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not is_measurable(loss):
             return
-        known = [(unscaled, scale) for scaled, unscaled, scale in self._scaled if scaled() is loss]
-        value, self._recording.loss_scale = known[0] if known else (loss, 1.0)
+        known = [one for scaled, one in self._scaled if scaled() is loss]
+        value, self._recording.loss_scale, divisor = known[0] if known else (loss, 1.0, divisor_of(loss))
         if known or not self._scaled:  # else it was made from a scaled one
-            self._recording.loss(value)
+            self._recording.loss(value, divided_by=divisor)
 
     def _note_scale(self, scaler: GradScaler, outputs: object, scaled: object) -> None:
         if isinstance(outputs, Tensor) and isinstance(scaled, Tensor) and scaler.is_enabled():
             # sync: only where gradients by outputs are recorded
             scale = scaler.get_scale() if self._gradients else 1.0
-            self._scaled.append((ref(scaled), outputs.detach(), scale))
+            self._scaled.append((ref(scaled), (outputs.detach(), scale, divisor_of(outputs))))
+
+
+def divisor_of(loss: Tensor) -> float:
+    """Return the number on the host that a loss was divided by last, 1 where there is none.
+
+    >>> import torch
+    >>> divisor_of(torch.ones(3, requires_grad=True).sum() / 4 / 1)
+    4.0
+    """
+    made_by, divisor = loss.grad_fn, 1.0
+    while (
+        divisor == 1.0 and made_by is not None and made_by.name() == "DivBackward0"
+    ):  # a trainer in another one's loop
+        number = made_by._raw_saved_other.data  # type: ignore[attr-defined]  # raw: no hook of a checkpoint is run
+        if not isinstance(number, Tensor) or number.device.type != "cpu" or number.numel() != 1:
+            return 1.0
+        divisor = float(number)  # no sync: it is on the host
+        made_by = made_by.next_functions[0][0]
+    return divisor

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.utils import clip_grad
+
+from actograph.hooks.hiding import hidden
 
 Function = Callable[..., Any]
 
@@ -43,6 +45,7 @@ def patched(listener: Listener) -> Iterator[None]:
             for name in ("clip_grad_norm_", "clip_grad_value_")
         ],
         (GradScaler, "scale", _scale),
+        (torch.jit._recursive, "create_script_module", _create_script_module),  # `torch.jit.script` calls it
     ]
     replaced = []
     for owner, name, wrap in places:
@@ -89,3 +92,12 @@ def _scale(original: Function, listener: Listener) -> Function:
         return scaled
 
     return scale
+
+
+def _create_script_module(original: Function, listener: Listener) -> Function:
+    @functools.wraps(original)
+    def create_script_module(nn_module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        with hidden(nn_module):
+            return original(nn_module, *args, **kwargs)
+
+    return create_script_module

@@ -93,6 +93,8 @@ class Recording:
         self._step_began_s: float | None = None  # when the first forward of the open step began
         self._losses: list[Tensor | float] = []  # of the open step's micro-batches
         self._on_the_way: deque[tuple[int, StepRows]] = deque()  # rows, by step
+        self._divisors: set[float] = set()  # what they were divided by
+        self._accumulates = 1.0  # the number of micro-batches by which losses are known to be divided
         self._waiting = Waiting[tuple[str, int]]()  # losses, by name and step
         self._num_waiting = 0  # numbers of steps that wait on a device
 
@@ -152,11 +154,15 @@ class Recording:
         if name is not None:
             self._writer.add_event(self._step, "phase", name=name, **details)
 
-    def loss(self, value: Tensor | float) -> None:
-        """Note the loss of a micro-batch of the open step; a tensor is not brought to the host here."""
+    def loss(self, value: Tensor | float, *, divided_by: float = 1.0) -> None:
+        """Note the loss of a micro-batch of the open step; a tensor is not brought to the host here.
+
+        A step's loss is the mean of its micro-batches'; if each was ``divided_by`` their number already, their sum.
+        """
         if isinstance(value, Tensor) and value.device.type == "cpu":
             value = value.item()  # no sync: it is on the host
         self._losses.append(value.detach() if isinstance(value, Tensor) else value)
+        self._divisors.add(divided_by)
 
     def gradients(self) -> None:
         """Say that the gradients of the open step are complete, unscaled and not clipped.
@@ -365,15 +371,29 @@ class Recording:
     def _note_loss(self, name: str = LOSS) -> None:
         """Note the mean loss of the step's micro-batches, now if it is on the host, else later with others."""
         losses, self._losses = self._losses, []
+        scale = self._take_divisor(len(losses))
         on_device = [value for value in losses if isinstance(value, Tensor)]
         if on_device:
-            mean = torch.stack([torch.as_tensor(value).to(on_device[0]) for value in losses]).mean()
+            mean = torch.stack([torch.as_tensor(value).to(on_device[0]) for value in losses]).mean() * scale
             self._waiting.add((name, self._step), mean)
             self._num_waiting += 1
         elif losses:
             if self._waiting:
                 self._drain()  # scalars come in the order of steps
-            self._writer.add_scalar(name, self._step, float(sum(losses) / len(losses)))
+            self._writer.add_scalar(name, self._step, float(sum(losses) / len(losses) * scale))
+
+    def _take_divisor(self, num_losses: int) -> float:
+        """Return the number of micro-batches that all the step's losses were divided by, 1 where it is something else.
+
+        The last step of an epoch may have fewer of them than the losses were divided by.
+        """
+        divisors, self._divisors = self._divisors, set()
+        if len(divisors) != 1:
+            return 1.0
+        (divisor,) = divisors
+        if divisor == num_losses:
+            self._accumulates = divisor
+        return divisor if divisor == self._accumulates and num_losses <= divisor else 1.0
 
     def _drain(self, *, waits: bool = True) -> None:
         """Store what waits on a device; without ``waits`` only what has come to the host by now."""

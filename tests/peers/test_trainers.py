@@ -1,0 +1,136 @@
+"""The real trainers under ``actograph run``: nothing changes, and the record is what the trainer reports.
+
+Each runs in a process of its own: they set up warnings, logging and random states as they like. ``PEERS`` names the python
+of another environment that has them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from actograph.runlog.reader import read_run
+from actograph.runlog.view import RunView
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = {
+    "skorch": "skorch_net",
+    "accelerate": "accelerate_loop",
+    "lightning": "lightning_module",
+    "transformers": "transformers_trainer",
+}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a script has printed, and the run it has left."""
+
+    observed: dict[str, str]
+    plain: dict[str, str]
+    view: RunView
+
+    def printed(self, key: str) -> list[list[float]]:
+        lines = [line.split() for line in self.observed["output"].splitlines()]
+        return [[float(number) for number in line[1:]] for line in lines if line and line[0] == key]
+
+    @property
+    def losses(self) -> list[float]:
+        return [line[0] for line in self.printed("loss")]
+
+    def scalar(self, name: str) -> np.ndarray:
+        return self.view.scalar(name).values
+
+
+def fit(library: str, folder: Path) -> Fit:
+    python = os.environ.get("PEERS", sys.executable)
+    command = [python, "-m", "tests.peers.both", library, str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [*command, str(ROOT / "tests" / "peers" / "scripts" / f"{SCRIPTS[library]}.py")],
+        capture_output=True, text=True, check=False, cwd=ROOT, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    left = json.loads(done.stdout.splitlines()[-1])
+    if left is None:
+        pytest.skip(f"{library} is not installed: make test-peers")
+    return Fit(left[0], left[1], read_run(folder / SCRIPTS[library]))
+
+
+@pytest.fixture(scope="module", params=SCRIPTS)
+def any_fit(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Fit]:
+    return request.param, fit(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def test_a_trainer_does_what_it_does_and_its_record_is_what_it_reports(any_fit: tuple[str, Fit]) -> None:
+    library, done = any_fit
+    assert done.losses
+    assert done.observed == done.plain
+    assert done.view.info.status == "finished"
+    assert done.view.last_steps.tolist() == list(range(done.view.num_steps))
+    CHECKS[library](done)
+
+
+def by_pairs(losses: list[float], epochs: int) -> list[float]:
+    """Return the mean losses of steps of two batches, the last of an epoch of one."""
+    return [
+        float(np.mean(epoch[begin : begin + 2]))
+        for epoch in np.split(np.array(losses), epochs)
+        for begin in range(0, len(epoch), 2)
+    ]
+
+
+def check_skorch(done: Fit) -> None:
+    assert [layer.name for layer in done.view.layers] == ["dense0", "nonlin", "output"]
+    np.testing.assert_array_equal(done.scalar("loss"), done.losses)
+    assert done.view.moments.num[:, 2].tolist() == [8 * 3] * 8  # training batches only
+    # clipped in the closure that skorch gives the optimizer: known from the second step on
+    norms = done.scalar("grad_norm")
+    np.testing.assert_allclose(norms * done.scalar("clip_ratio"), np.minimum(norms, 0.2), rtol=1e-4)
+    assert len(norms) == 7
+
+
+def check_accelerate(done: Fit) -> None:
+    assert [layer.name for layer in done.view.layers] == ["0", "1", "2"]
+    np.testing.assert_allclose(done.scalar("loss"), by_pairs(done.losses, 2), rtol=1e-6)
+    assert done.view.moments.num[:, 2].tolist() == [48, 48, 24] * 2
+    norms = done.scalar("grad_norm")
+    np.testing.assert_allclose(norms * done.scalar("clip_ratio"), np.minimum(norms, 0.5), rtol=1e-4)
+
+
+def check_lightning(done: Fit) -> None:
+    assert [layer.name for layer in done.view.layers] == ["net.0", "net.1", "net.2", "net.3"]
+    np.testing.assert_allclose(done.scalar("loss"), by_pairs(done.losses, 2), rtol=1e-6)
+    assert done.view.moments.num[:, 3].tolist() == [48, 48, 24] * 2
+    assert done.scalar("lr").tolist() == pytest.approx([1e-2] * 3 + [1e-3] * 3)
+    norms = done.scalar("grad_norm")
+    np.testing.assert_allclose(norms * done.scalar("clip_ratio"), np.minimum(norms, 0.5), rtol=1e-4)
+
+
+def check_transformers(done: Fit) -> None:
+    names = [layer.name for layer in done.view.layers]
+    assert (names[0], names[-3:]) == (
+        "bert.embeddings.word_embeddings",
+        ["classifier", "ownmodel1.embed", "ownmodel1.head"],
+    )
+    recorded = [*done.scalar("loss"), *done.scalar("loss@1")]
+    np.testing.assert_allclose(recorded, done.losses, rtol=1e-6)
+    assert done.view.moments.num[:10, names.index("classifier")].tolist() == [4 * 2] * 10
+    assert done.view.moments.num[10:, -1].tolist() == [16, 16, 8] * 2
+    reported = np.array(done.printed("loss"))[:, 1]
+    norms = [*done.scalar("grad_norm"), *done.scalar("grad_norm@1")]
+    np.testing.assert_allclose(norms, [*reported[1:10], *reported[11:]], rtol=1e-5)
+
+
+CHECKS = {
+    "skorch": check_skorch,
+    "accelerate": check_accelerate,
+    "lightning": check_lightning,
+    "transformers": check_transformers,
+}
