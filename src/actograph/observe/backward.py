@@ -45,8 +45,13 @@ class BackwardListener:
         """Remember the loss that was scaled."""
         self._guarded(self._note_scale, scaler, outputs, scaled)
 
+    def before_loss(self, outputs: object, targets: object, ignored: int) -> None:
+        """Note what a cross-entropy is given."""
+        self._guarded(self._recording.targets, outputs, targets, ignored)
+
     def _note_loss(self, tensors: object) -> None:
         self.is_clipped = False
+        self._recording.before_backward()
         loss = tensors[0] if isinstance(tensors, (tuple, list)) and len(tensors) == 1 else tensors
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not is_measurable(loss):
             return

@@ -14,8 +14,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
+from torch.nn import functional
 from torch.nn.utils import clip_grad
 
+from actograph.recording.recording import NO_CLASS
+
+IGNORE_INDEX = 4  # where cross_entropy takes it: input, target, weight, size_average, ignore_index
 Function = Callable[..., Any]
 
 
@@ -27,6 +31,9 @@ class Listener(Protocol):
 
     def before_clip(self) -> None:
         """Note that gradients are about to be clipped."""
+
+    def before_loss(self, outputs: object, targets: object, ignored: int) -> None:
+        """Note what a cross-entropy is about to be computed of."""
 
     def after_scale(self, scaler: GradScaler, outputs: object, scaled: object) -> None:
         """Note what a scaler has multiplied with its scale."""
@@ -43,6 +50,7 @@ def patched(listener: Listener) -> Iterator[None]:
             for name in ("clip_grad_norm_", "clip_grad_value_")
         ],
         (GradScaler, "scale", _scale),
+        (functional, "cross_entropy", _cross_entropy),  # torch.nn.CrossEntropyLoss calls it
     ]
     replaced = []
     for owner, name, wrap in places:
@@ -79,6 +87,22 @@ def _clip(original: Function, listener: Listener) -> Function:
         return original(*args, **kwargs)
 
     return clip
+
+
+def _cross_entropy(original: Function, listener: Listener) -> Function:
+    @functools.wraps(original)
+    def cross_entropy(*args: Any, **kwargs: Any) -> Any:
+        if not torch.compiler.is_compiling() and not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            outputs = args[0] if args else kwargs.get("input")
+            targets = args[1] if len(args) > 1 else kwargs.get("target")
+            listener.before_loss(
+                outputs,
+                targets,
+                args[IGNORE_INDEX] if len(args) > IGNORE_INDEX else kwargs.get("ignore_index", NO_CLASS),
+            )
+        return original(*args, **kwargs)
+
+    return cross_entropy
 
 
 def _scale(original: Function, listener: Listener) -> Function:

@@ -26,6 +26,7 @@ from actograph.hooks.layer_hooks import LayerHooks, OnError
 from actograph.hooks.leaves import Select
 from actograph.layout.layer import LayerInfo
 from actograph.recording.cadence import EveryNth
+from actograph.recording.facts.recorder import FactRecorder
 from actograph.recording.order import LayerOrder
 from actograph.recording.pacing import Pacer
 from actograph.recording.parameters import ParameterRecorder
@@ -37,6 +38,7 @@ from actograph.train.momentum import momentum_of
 from actograph.train.waiting import MAX_WAITING, Waiting
 
 TRAIN = "train"
+NO_CLASS = -100  # torch's number for the class that a cross-entropy leaves out, where nobody says another
 LOSS = "loss"
 
 
@@ -79,6 +81,7 @@ class Recording:
         self._optimizers: list[torch.optim.Optimizer] = []
         self._handles: dict[torch.optim.Optimizer, list[RemovableHandle]] = {}
         self._parameters = ParameterRecorder(writer)
+        self._facts = FactRecorder(writer)
         self._parameters_s = 0.0  # what measuring parameters took in the open step
         self._phase: str | None = None
         self._loss_scale = 1.0
@@ -90,25 +93,26 @@ class Recording:
 
     # The seven methods of a driver
 
-    def attach(self, model: nn.Module, *, is_running: bool = False) -> None:
+    def attach(self, model: nn.Module, *, is_running: bool = False, inputs: object = ()) -> None:
         """Record the model's layers from its next forward on; a model known already is taken up again.
 
-        ``is_running`` says that a forward of it has begun, which is recorded then.
+        ``is_running`` says that a forward of it has begun, with these ``inputs``, which is recorded then.
         """
         hooks = self._hooks.get(id(model))
         if hooks is None:
             prefix = f"{type(model).__name__.lower()}{len(self._hooks)}." if self._hooks else ""
             hooks = LayerHooks(
                 model, self._block, self._add_layer, self._gate, self._select, prefix, self._clock,
-                outputs=self._layers, gradients=self._grad, on_error=self.on_error,
+                outputs=self._layers, gradients=self._grad, on_error=self.on_error, listener=_ForwardFacts(self),
             )  # fmt: skip
             self._hooks[id(model)] = hooks
             self._parameters.add_model(model, prefix)
+            self._facts.add_model(model, prefix)
         hooks.attach()
         self._writer.reopen()
         if is_running:
-            hooks.depth, hooks.is_measuring = 1, hooks.may_measure()
-            hooks.forward_number += 1
+            hooks.begin_forward(inputs)
+            hooks.depth = 1
 
     def optimizer(
         self, optimizer: torch.optim.Optimizer, *, gradients: bool = False, hooked: bool = True
@@ -133,6 +137,7 @@ class Recording:
         if gradients:
             handles.append(optimizer.register_step_pre_hook(self.begin_update))
             handles.append(optimizer.register_step_post_hook(self.end_update))
+        handles.append(optimizer.register_step_post_hook(self.note_update))
         if index == 0:
             handles.append(optimizer.register_step_post_hook(self._after_optimizer_step))
 
@@ -147,6 +152,19 @@ class Recording:
         if isinstance(value, Tensor) and value.device.type == "cpu":
             value = value.item()  # no sync: it is on the host
         self._losses.append(value.detach() if isinstance(value, Tensor) else value)
+
+    def before_backward(self) -> None:
+        """Say that a backward is about to begin; where nobody does, gradients left over are not looked for."""
+        self._facts.before_backward()
+
+    def targets(self, outputs: object, targets: object, ignored: int = NO_CLASS) -> None:
+        """Say what a cross-entropy was given: logits (N, C, ...), class numbers (N, ...), and the one it leaves out."""
+        if not torch.is_grad_enabled():
+            self._facts.note_loss(self._step)
+        elif self._pacer.records_now and self._phase in (None, TRAIN):
+            began_s = self._clock()
+            self._facts.note_targets(outputs, targets, ignored, self._step)
+            self._parameters_s += self._clock() - began_s
 
     def gradients(self) -> None:
         """Say that the gradients of the open step are complete, unscaled and not clipped.
@@ -188,6 +206,7 @@ class Recording:
         for handle in itertools.chain(*self._handles.values()):
             handle.remove()
         self._handles = {}
+        self._facts.forget()
 
     # What can be asked of it
 
@@ -292,6 +311,15 @@ class Recording:
             self._num_waiting += 1
             self._parameters_s += self._clock() - began_s
 
+    def note_update(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        """Note facts about the update that an optimizer has made."""
+        began_s = self._clock()
+        index = self._optimizers.index(optimizer)
+        self._facts.after_update(
+            optimizer, f"optimizer{_suffix(index, 0)}", self._step, is_recorded=self._pacer.records_now
+        )
+        self._parameters_s += self._clock() - began_s
+
     def _after_optimizer_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         self.end_step()
 
@@ -305,6 +333,7 @@ class Recording:
         if self._pacer.records_now and self._step_began_s is not None and self._block.num_layers:
             rows, hist, fired = self._order.apply(*self._block.take(self._step), self._writer.layers)
             self._writer.add_block(Bucket(self._step, self._step, 1, rows, hist, fired))
+        self._facts.end_step(self._step, is_recorded=self._pacer.records_now)
         self._note_rates()
         self._note_loss()
         measured_s = self._clock()
@@ -353,10 +382,28 @@ class Recording:
         for (name, step), (value,) in self._waiting.take():
             self._writer.add_scalar(name, step, float(value))
         self._parameters.drain()
+        self._facts.drain()
         self._num_waiting = 0
 
     def _note_cost(self) -> None:
         self._writer.info = replace(self._writer.info, cost=self._pacer.cost())
+
+
+class _ForwardFacts:
+    """Tells the facts of a recording of its models' forwards."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+
+    def enter(self, model: nn.Module, inputs: object, *, is_measured: bool) -> None:
+        recording = self._recording
+        is_validation = recording._phase not in (None, TRAIN)
+        recording._facts.enter(
+            model, inputs, recording._step, is_validation=is_validation, is_recorded=is_measured
+        )
+
+    def leave(self, model: nn.Module, output: object) -> None:
+        self._recording._facts.leave(model, output)
 
 
 def _suffix(optimizer: int, group: int) -> str:
