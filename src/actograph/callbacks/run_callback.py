@@ -15,9 +15,9 @@ from torch import nn
 from torch.nn import functional
 
 from actograph.errors import UsageError
+from actograph.recording.new_run import free_directory, new_run
 from actograph.recording.pacing import check_budget
 from actograph.recording.recording import Recording, check_unattached, status_after
-from actograph.recording.watch import free_directory, new_run
 from actograph.runlog.store import RunWriter
 from actograph.runlog.view import RunView
 from actograph.train.events import Callback, Stage

@@ -195,6 +195,11 @@ def _is_tracing() -> bool:
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
+def hooks_on(model: nn.Module) -> list[LayerHooks]:
+    """Return whose hooks are registered on a model."""
+    return [hook.hooks for hook in model._forward_pre_hooks.values() if isinstance(hook, _Enter)]
+
+
 def is_in_backward() -> bool:
     """Tell whether autograd is running a backward on this thread."""
     return torch._C._current_graph_task_id() != NO_BACKWARD

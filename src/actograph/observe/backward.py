@@ -56,9 +56,10 @@ class BackwardListener:
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not is_measurable(loss):
             return
         known = [(unscaled, scale) for scaled, unscaled, scale in self._scaled if scaled() is loss]
-        value, self._recording.loss_scale = known[0] if known else (loss, 1.0)
+        value, scale = known[0] if known else (loss, 1.0)
+        self._recording.see_scale(scale)
         if known or not self._scaled:  # else it was made from a scaled one
-            self._recording.loss(value)
+            self._recording.see_loss(value)
 
     def _note_scale(self, scaler: GradScaler, outputs: object, scaled: object) -> None:
         if isinstance(outputs, Tensor) and isinstance(scaled, Tensor) and scaler.is_enabled():

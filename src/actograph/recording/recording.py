@@ -9,6 +9,7 @@ sees every optimizer's step by itself gives them with ``hooked=False`` and says 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import time
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from actograph.errors import UsageError
-from actograph.hooks.layer_hooks import LayerHooks, OnError
+from actograph.hooks.layer_hooks import LayerHooks, OnError, hooks_on
 from actograph.hooks.leaves import Select
 from actograph.layout.layer import LayerInfo
 from actograph.recording.cadence import EveryNth
@@ -85,6 +86,10 @@ class Recording:
         self._parameters_s = 0.0  # what measuring parameters took in the open step
         self._phase: str | None = None
         self._loss_scale = 1.0
+        self._is_told_losses = self._is_told_scale = False  # by a driver, not seen
+        self.undo = contextlib.ExitStack()  # what a driver has put in place, left when the hooks come off
+        self.is_scoped = False  # used as a context manager, which closes it
+        self.is_watching = False  # `watch` has made it, and may close it
         self._step = 0
         self._step_began_s: float | None = None  # when the first forward of the open step began
         self._losses: list[Tensor | float] = []  # of the open step's micro-batches
@@ -148,7 +153,21 @@ class Recording:
             self._writer.add_event(self._step, "phase", name=name, **details)
 
     def loss(self, value: Tensor | float) -> None:
-        """Note the loss of a micro-batch of the open step; a tensor is not brought to the host here."""
+        """Note the loss of a micro-batch of the open step; a tensor is not brought to the host here.
+
+        Losses that were only seen count no more from then on.
+        """
+        if not self._is_told_losses:
+            self._is_told_losses = True
+            self._losses = []
+        self._note_one_loss(value)
+
+    def see_loss(self, value: Tensor | float) -> None:
+        """Note a loss that was seen, unless somebody says the losses."""
+        if not self._is_told_losses:
+            self._note_one_loss(value)
+
+    def _note_one_loss(self, value: Tensor | float) -> None:
         if isinstance(value, Tensor) and value.device.type == "cpu":
             value = value.item()  # no sync: it is on the host
         self._losses.append(value.detach() if isinstance(value, Tensor) else value)
@@ -207,6 +226,7 @@ class Recording:
             handle.remove()
         self._handles = {}
         self._facts.forget()
+        self.undo.close()
 
     # What can be asked of it
 
@@ -222,6 +242,15 @@ class Recording:
 
     @loss_scale.setter
     def loss_scale(self, scale: float) -> None:
+        self._is_told_scale = True
+        self._set_scale(scale)
+
+    def see_scale(self, scale: float) -> None:
+        """Take a scale that was seen for that of the loss, unless somebody says it."""
+        if not self._is_told_scale:
+            self._set_scale(scale)
+
+    def _set_scale(self, scale: float) -> None:
         self._loss_scale = scale
         for hooks in self._hooks.values():
             hooks.loss_scale = scale
@@ -270,6 +299,7 @@ class Recording:
         self._pacer.take_up(self._writer.info.cost)
 
     def __enter__(self) -> Recording:
+        self.is_scoped = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -393,22 +423,28 @@ class _ForwardFacts:
     """Tells the facts of a recording of its models' forwards."""
 
     def __init__(self, recording: Recording) -> None:
-        self._recording = recording
+        self.recording = recording
 
     def enter(self, model: nn.Module, inputs: object, *, is_measured: bool) -> None:
-        recording = self._recording
+        recording = self.recording
         is_validation = recording._phase not in (None, TRAIN)
         recording._facts.enter(
             model, inputs, recording._step, is_validation=is_validation, is_recorded=is_measured
         )
 
     def leave(self, model: nn.Module, output: object) -> None:
-        self._recording._facts.leave(model, output)
+        self.recording._facts.leave(model, output)
 
 
 def _suffix(optimizer: int, group: int) -> str:
     """Return what tells a scalar of this optimizer and parameter group from those of the first."""
     return (f"@{optimizer}" if optimizer else "") + (f".{group}" if group else "")
+
+
+def recordings_of(model: nn.Module) -> list[Recording]:
+    """Return the recordings whose hooks are on the model now."""
+    listeners = [hooks.listener for hooks in hooks_on(model)]
+    return [listener.recording for listener in listeners if isinstance(listener, _ForwardFacts)]
 
 
 def status_after(kind: type[BaseException] | None) -> str:

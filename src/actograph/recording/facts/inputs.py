@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from actograph.hooks.leaves import ROOT_NAME, tensors_of
-from actograph.layout.row import Field, Floats, moments
+from actograph.layout.row import Field, Floats, empty_rows, moments
 from actograph.runlog.facts import FactKind, FactTable
 from actograph.sketch.block import Block
 from actograph.sketch.links import Slot
@@ -38,6 +38,7 @@ class _Source:
     slots: dict[torch.device, Slot] = field(default_factory=dict)
     known: set[bytes] = field(default_factory=set)
     batch_size: float = 0.0
+    num_recorded: int = 0
     num_batches: int = 0
     num_new: int = 0
 
@@ -50,10 +51,10 @@ class InputFacts:
         self._add_scalar = add_scalar
         self._block = Block()
         self._sources: dict[int, _Source] = {}
-        self._of_slot: list[_Source] = []
         self._waiting = Waiting[tuple[_Source, int]]()
-        self._is_measured = False
-        self._num_recorded = 0
+        self._rows = Waiting[tuple[_Source, int]]()
+        self._measured: dict[int, tuple[_Source, Slot]] = {}
+        self._empty = torch.from_numpy(empty_rows())
 
     def add_model(self, model: nn.Module, prefix: str) -> None:
         """Take a model into account."""
@@ -69,23 +70,24 @@ class InputFacts:
         slot = source.slots.get(found.device)
         if slot is None:
             slot = source.slots[found.device] = self._block.add(found.device, None, None, 0)
-            self._of_slot.append(source)
         observe_output(found, slot)
-        self._is_measured = True
+        self._measured[id(slot)] = source, slot
         source.batch_size = float(found.shape[0] if found.ndim else 1)
         self._waiting.add((source, step), _probe(found))
 
     def end_step(self, step: int) -> None:
-        """Store what was measured since the last step."""
-        if not self._is_measured:
-            return
-        self._is_measured = False
-        self._table.look(FactKind.NON_FINITE_INPUT, step)
-        self._table.look(FactKind.CONSTANT_INPUT, step)
-        rows, _, _ = self._block.take(step)
-        number, self._num_recorded = self._num_recorded, self._num_recorded + 1
-        for source, row in zip(self._of_slot, rows, strict=True):
+        """Let what was measured since the last step wait on its device."""
+        for source, slot in self._measured.values():
+            self._rows.add((source, step), slot.values.clone())
+            slot.values.copy_(self._empty.to(slot.values))
+        self._measured = {}
+
+    def _take_rows(self) -> None:
+        for (source, step), row in self._rows.take():
+            self._table.look(FactKind.NON_FINITE_INPUT, step)
+            self._table.look(FactKind.CONSTANT_INPUT, step)
             self._judge(source, row, step)
+            number, source.num_recorded = source.num_recorded, source.num_recorded + 1
             if number < EACH_UP_TO or number % EACH_UP_TO == 0:
                 self._store(source, row, step)
 
@@ -115,7 +117,8 @@ class InputFacts:
             self._add_scalar(name + source.suffix, step, value, PHASE)
 
     def drain(self) -> None:
-        """Count the batches that waited on the device."""
+        """Judge and count the batches that waited on the device."""
+        self._take_rows()
         seen: dict[int, tuple[_Source, int]] = {}
         for (source, step), numbers in self._waiting.take():
             key = numbers.tobytes()
