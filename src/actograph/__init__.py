@@ -79,7 +79,7 @@ PUBLIC_NAMES = {
     "open_run": "actograph.show.run",
     "resnet": "actograph.models.residual",
     "simple_cnn": "actograph.models.cnn",
-    "watch": "actograph.recording.watch",
+    "watch": "actograph.observe.watch",
 }
 
 if TYPE_CHECKING:
@@ -118,8 +118,8 @@ if TYPE_CHECKING:
     from actograph.models.registry import build_model as build_model
     from actograph.models.residual import resnet as resnet
     from actograph.models.table import layer_table as layer_table
+    from actograph.observe.watch import watch as watch
     from actograph.recording.recording import Recording as Recording
-    from actograph.recording.watch import watch as watch
     from actograph.rules.diagnose import diagnose as diagnose
     from actograph.rules.rule import Diagnosis as Diagnosis
     from actograph.rules.rule import Finding as Finding

@@ -12,7 +12,7 @@ from actograph.callbacks.gradient_stats import GradientStats
 from actograph.callbacks.recorder import Recorder
 from actograph.errors import UsageError
 from actograph.learner import Learner
-from actograph.recording.watch import watch
+from actograph.observe.watch import watch
 from actograph.runlog.reader import read_run
 from actograph.runlog.view import RunView
 from actograph.show.run import open_run

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from actograph.observe.watch import watch
+from actograph.recording.new_run import new_run
 from actograph.recording.recording import Recording
-from actograph.recording.watch import new_run, watch
 
 WORLD_SIZE = 2
 STEPS = 6

@@ -15,7 +15,7 @@ import torch
 from actograph.errors import RunNotFoundError, UsageError
 from actograph.layout.parameter import ParameterField
 from actograph.layout.row import Field
-from actograph.recording.watch import watch
+from actograph.observe.watch import watch
 from actograph.runlog.reader import closed_run, find_runs, read_run
 from actograph.runlog.view import RunView
 from actograph.show import words

@@ -19,8 +19,9 @@ from actograph.callbacks.gradient_stats import GradientStats
 from actograph.hooks import layer_hooks
 from actograph.learner import Learner
 from actograph.observe.observer import Observer
+from actograph.observe.watch import watch
+from actograph.recording.new_run import new_run
 from actograph.recording.recording import Recording
-from actograph.recording.watch import new_run, watch
 from actograph.runlog.view import RunView
 
 from .conftest import Program

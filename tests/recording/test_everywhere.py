@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from actograph.layout.layer import Side
 from actograph.layout.row import Field
-from actograph.recording.watch import watch
+from actograph.observe.watch import watch
 from actograph.runlog.view import RunView
 from actograph.testing.reference import numpy_histogram, numpy_row
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from actograph.recording import recording as recording_module
+from actograph.recording.new_run import new_run
 from actograph.recording.recording import Recording
-from actograph.recording.watch import new_run
 from actograph.runlog.view import RunView
 from actograph.sketch import block as block_module
 from actograph.sketch import transit

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from actograph.layout.parameter import ParameterField
+from actograph.observe.watch import watch
+from actograph.recording.facts.recorder import FactRecorder
+from actograph.recording.new_run import new_run
 from actograph.recording.recording import Recording
-from actograph.recording.watch import new_run, watch
 from actograph.runlog.reader import read_run
 from actograph.runlog.view import RunView
 from actograph.train import waiting
@@ -284,6 +286,7 @@ def test_numbers_come_from_the_device_when_the_run_is_stored(
         return take(self, waits=waits)
 
     monkeypatch.setattr(waiting.Waiting, "take", counted)
+    monkeypatch.setattr(FactRecorder, "drain", lambda facts: None)  # facts wait on their own
     model, optimizer = toy()
     with watch(model, optimizer, ":memory:", budget=None, gradients=True) as recording:
         recording._writer._clock = lambda: 0.0  # no flush is due

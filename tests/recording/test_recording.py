@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from actograph.errors import RunInUseError, UsageError
 from actograph.layout.row import Field
-from actograph.recording import watch as watch_module
+from actograph.observe.watch import watch
+from actograph.recording import new_run as new_run_module
+from actograph.recording.new_run import new_run
 from actograph.recording.recording import Recording
-from actograph.recording.watch import new_run, watch
 from actograph.runlog.reader import read_run
 from actograph.testing.reference import numpy_row
 
@@ -261,7 +262,7 @@ def test_a_setting_that_cannot_be_used_leaves_no_folder(tmp_path: Path) -> None:
 
 
 def test_runs_of_one_second_get_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch_module, "RUNS", tmp_path)
+    monkeypatch.setattr(new_run_module, "RUNS", tmp_path)
     writers = [new_run("my net/v2") for _ in range(3)]
     names = sorted(path.name for path in tmp_path.iterdir())
     assert len(names) == 3

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from actograph.errors import UsageError
-from actograph.recording.watch import watch
+from actograph.observe.watch import watch
 from actograph.rules.diagnose import diagnose
 from actograph.runlog.view import RunView
 from actograph.show.layers import gradient_curves

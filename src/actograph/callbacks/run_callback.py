@@ -11,15 +11,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from torch import nn
+from torch.nn import functional
+
 from actograph.errors import UsageError
+from actograph.recording.new_run import free_directory, new_run
 from actograph.recording.pacing import check_budget
 from actograph.recording.recording import Recording, check_unattached, status_after
-from actograph.recording.watch import free_directory, new_run
 from actograph.runlog.store import RunWriter
 from actograph.runlog.view import RunView
 from actograph.train.events import Callback, Stage
 from actograph.train.loop import Loop
 from actograph.train.state import Phase
+from actograph.train.step import Supervised
+from actograph.train.step_wrapper import find_step
 
 
 class RunCallback(Callback):
@@ -93,6 +98,8 @@ class RunCallback(Callback):
         """Note the training loss."""
         if self._is_fitting and loop.progress.phase is Phase.TRAIN:
             self.recording.loss(loop.batch.loss)
+            self.recording.before_backward()
+            self._note_targets(loop)
 
     def after_phase(self, loop: Loop) -> None:
         """Note what the epoch was worth."""
@@ -129,6 +136,14 @@ class RunCallback(Callback):
     @abstractmethod
     def _record_into(self, writer: RunWriter) -> Recording:
         """Return a recording of what this callback is for."""
+
+    def _note_targets(self, loop: Loop) -> None:
+        plain = find_step(loop.step, Supervised)
+        loss_func = None if plain is None else plain.loss_func
+        if isinstance(loss_func, nn.CrossEntropyLoss):
+            self.recording.targets(loop.batch.pred, loop.batch.y, loss_func.ignore_index)
+        elif loss_func is functional.cross_entropy:
+            self.recording.targets(loop.batch.pred, loop.batch.y)
 
     def _check_joined(self) -> None:
         """Refuse settings that would be ignored."""

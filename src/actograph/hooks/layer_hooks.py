@@ -15,7 +15,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,16 @@ Gate = Callable[[nn.Module], bool]
 OnError = Callable[[Exception], None]
 
 
+class Listener(Protocol):
+    """Who wants to know of a model's forwards; those that autograd repeats and that are traced are none."""
+
+    def enter(self, model: nn.Module, inputs: object, *, is_measured: bool) -> None:
+        """Note that an outermost forward begins with these inputs."""
+
+    def leave(self, model: nn.Module, output: object) -> None:
+        """Note that it has ended."""
+
+
 class LayerHooks:
     """Hooks on one model's leaves. Use as a context manager, or `attach` and `detach`.
 
@@ -57,6 +67,7 @@ class LayerHooks:
         outputs: False measures no leaf; forwards are noticed all the same.
         gradients: give each output that requires a gradient a second layer for it.
         on_error: told of an error of ours in a hook, so that the forward goes on; None lets it through.
+        listener: told of the model's outermost forwards.
 
     """
 
@@ -74,7 +85,9 @@ class LayerHooks:
         outputs: bool = True,
         gradients: bool = False,
         on_error: OnError | None = None,
+        listener: Listener | None = None,
     ) -> None:
+        self.listener = listener
         self.model = model
         self.block = block
         self.on_layer = on_layer
@@ -84,6 +97,7 @@ class LayerHooks:
         self.depth = 0  # of forwards of the model that are open (a model may call itself)
         self.forward_number = 0  # tells a module's hook that its call index starts again
         self.is_measuring = False
+        self.is_heard = False  # the open forward, by the listener
         self.clock = clock
         self.elapsed_s = 0.0  # spent in hooks; whoever reads it resets it
         self.gradients = gradients
@@ -98,7 +112,7 @@ class LayerHooks:
         if self._handles:
             return
         self._handles = [
-            self.model.register_forward_pre_hook(_Enter(self), prepend=True),
+            self.model.register_forward_pre_hook(_Enter(self), prepend=True, with_kwargs=True),
             *[handle for leaf in self._leaves for handle in leaf.register()],
             self.model.register_forward_hook(_Leave(self), always_call=True),
         ]
@@ -134,6 +148,30 @@ class LayerHooks:
         if self.lineage is not None:
             self.lineage.clear()
 
+    def begin_forward(self, inputs: object) -> None:
+        """Open an outermost forward."""
+        self.forward_number += 1
+        self.forget_tensors()
+        self.is_measuring = self.may_measure()
+        self.is_heard = self.listener is not None and not is_in_backward() and not _is_tracing()
+        if self.is_heard:
+            assert self.listener is not None
+            start_s = self.clock()
+            try:
+                self.listener.enter(self.model, inputs, is_measured=self.is_measuring)
+            except Exception as error:
+                self.fail(error)
+            self.elapsed_s += self.clock() - start_s
+
+    def end_forward(self, output: object) -> None:
+        """Close an outermost forward."""
+        self.forget_tensors()
+        if self.is_heard and self.listener is not None:
+            try:
+                self.listener.leave(self.model, output)
+            except Exception as error:
+                self.fail(error)
+
     def measures_now(self) -> bool:
         """Tell whether a leaf that is being called is to be measured.
 
@@ -146,12 +184,20 @@ class LayerHooks:
 
     def may_measure(self) -> bool:
         """Ask the gate, but for a forward that repeats another, and one that is written down (``torch.jit.trace``)."""
-        is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        return not (is_traced or is_in_backward()) and self.gate(self.model)
+        return not (_is_tracing() or is_in_backward()) and self.gate(self.model)
 
     def repeats_now(self) -> bool:
         """Tell whether the leaf that is being called repeats, for its gradients, a forward that was to be measured."""
         return not torch.compiler.is_compiling() and is_in_backward() and self.gate(self.model)
+
+
+def _is_tracing() -> bool:
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+
+
+def hooks_on(model: nn.Module) -> list[LayerHooks]:
+    """Return whose hooks are registered on a model."""
+    return [hook.hooks for hook in model._forward_pre_hooks.values() if isinstance(hook, _Enter)]
 
 
 def is_in_backward() -> bool:
@@ -189,14 +235,12 @@ class _Enter(_VanishingHook):
     def __init__(self, hooks: LayerHooks) -> None:
         self.hooks = hooks
 
-    def __call__(self, module: nn.Module, args: object) -> None:
+    def __call__(self, module: nn.Module, args: object, kwargs: object) -> None:
         hooks = self.hooks
         if torch.compiler.is_compiling():
             return
         if hooks.depth == 0:
-            hooks.forward_number += 1
-            hooks.forget_tensors()
-            hooks.is_measuring = hooks.may_measure()
+            hooks.begin_forward((args, kwargs))
         hooks.depth += 1
 
 
@@ -212,7 +256,7 @@ class _Leave(_VanishingHook):
         if not torch.compiler.is_compiling():
             self.hooks.depth = max(self.hooks.depth - 1, 0)
             if self.hooks.depth == 0:
-                self.hooks.forget_tensors()
+                self.hooks.end_forward(output)
 
 
 class _LeafHook(_VanishingHook):

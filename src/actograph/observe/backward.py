@@ -46,15 +46,21 @@ class BackwardListener:
         """Remember the loss that was scaled."""
         self._guarded(self._note_scale, scaler, outputs, scaled)
 
+    def before_loss(self, outputs: object, targets: object, ignored: int) -> None:
+        """Note what a cross-entropy is given."""
+        self._guarded(self._recording.targets, outputs, targets, ignored)
+
     def _note_loss(self, tensors: object) -> None:
         self.is_clipped = False
+        self._recording.before_backward()
         loss = tensors[0] if isinstance(tensors, (tuple, list)) and len(tensors) == 1 else tensors
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not is_measurable(loss):
             return
         known = [one for scaled, one in self._scaled if scaled() is loss]
-        value, self._recording.loss_scale, divisor = known[0] if known else (loss, 1.0, divisor_of(loss))
+        value, scale, divisor = known[0] if known else (loss, 1.0, divisor_of(loss))
+        self._recording.see_scale(scale)
         if known or not self._scaled:  # else it was made from a scaled one
-            self._recording.loss(value, divided_by=divisor)
+            self._recording.see_loss(value, divided_by=divisor)
 
     def _note_scale(self, scaler: GradScaler, outputs: object, scaled: object) -> None:
         if isinstance(outputs, Tensor) and isinstance(scaled, Tensor) and scaler.is_enabled():

@@ -15,6 +15,7 @@ from weakref import WeakMethod
 
 import torch
 from torch import nn
+from torch.nn.modules.loss import _Loss
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import (
     Optimizer,
@@ -93,13 +94,19 @@ class Observer:
 
     def _before_forward(self, module: nn.Module, args: object) -> None:
         # traced as the constant True: nothing is attached inside a compiled region
-        if torch.compiler.is_compiling() or self.roots.is_settled(module) or not torch.is_grad_enabled():
+        if torch.compiler.is_compiling():
             return
-        self._guarded(self._attach, module)
+        if not torch.is_grad_enabled():
+            if isinstance(module, _Loss):
+                self._guarded(self.recording.targets, None, None)
+            return
+        if self.roots.is_settled(module):
+            return
+        self._guarded(self._attach, module, args)
 
-    def _attach(self, module: nn.Module) -> None:
+    def _attach(self, module: nn.Module, args: object) -> None:
         for part in self.roots.take(module):
-            self.recording.attach(part, is_running=part is module)
+            self.recording.attach(part, is_running=part is module, inputs=args)
 
     def _before_step(
         self, optimizer: Optimizer, args: Sequence[object], kwargs: Mapping[str, object]
@@ -137,6 +144,7 @@ class Observer:
             self._add(optimizer)
         elif self._gradients:
             self.recording.end_update(optimizer)
+        self.recording.note_update(optimizer)
         self.recording.note_losses(optimizer)
         self._backward.forget()
         if self._lead.ends_step(self._optimizers[optimizer], is_open=self.recording.is_open):

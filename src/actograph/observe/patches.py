@@ -14,10 +14,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
+from torch.nn import functional
 from torch.nn.utils import clip_grad
 
 from actograph.hooks.hiding import hidden
+from actograph.recording.recording import NO_CLASS
 
+HUB = "_actograph_hub"  # attribute of what is patched
+IGNORE_INDEX = 4  # where cross_entropy takes it: input, target, weight, size_average, ignore_index
 Function = Callable[..., Any]
 
 
@@ -30,35 +34,82 @@ class Listener(Protocol):
     def before_clip(self) -> None:
         """Note that gradients are about to be clipped."""
 
+    def before_loss(self, outputs: object, targets: object, ignored: int) -> None:
+        """Note what a cross-entropy is about to be computed of."""
+
     def after_scale(self, scaler: GradScaler, outputs: object, scaled: object) -> None:
         """Note what a scaler has multiplied with its scale."""
 
 
 @contextlib.contextmanager
 def patched(listener: Listener) -> Iterator[None]:
-    """Tell the listener of backwards, clips and scalings until the block is left."""
-    places: list[tuple[object, str, Callable[[Function, Listener], Function]]] = [
-        (torch.autograd, "backward", _backward),  # Tensor.backward calls it
-        *[
-            (module, name, _clip)
-            for module in (torch.nn.utils, clip_grad)
-            for name in ("clip_grad_norm_", "clip_grad_value_")
-        ],
-        (GradScaler, "scale", _scale),
-        (torch.jit._recursive, "create_script_module", _create_script_module),  # `torch.jit.script` calls it
-    ]
-    replaced = []
-    for owner, name, wrap in places:
-        original = getattr(owner, name)
-        replacement = wrap(original, listener)
-        setattr(owner, name, replacement)
-        replaced.append((owner, name, original, replacement))
+    """Tell the listener of backwards, clips, scalings and cross-entropies until the block is left.
+
+    Several may listen at once and leave in any order: the places are patched for the first and put back after the last.
+    """
+    hub = getattr(torch.autograd.backward, HUB, None)
+    if not isinstance(hub, _Hub) or not hub.listeners:
+        hub = _Hub()
+        hub.install()
+    hub.listeners.append(listener)
     try:
         yield
     finally:
-        for owner, name, original, replacement in replaced:
+        hub.listeners.remove(listener)
+        if not hub.listeners:
+            hub.put_back()
+
+
+class _Hub:
+    """Hands on to all listeners. The patched function itself holds it, so that the next listener finds it there."""
+
+    def __init__(self) -> None:
+        self.listeners: list[Listener] = []
+        self._replaced: list[tuple[object, str, Function, Function]] = []
+
+    def install(self) -> None:
+        places: list[tuple[object, str, Callable[[Function, Listener], Function]]] = [
+            (torch.autograd, "backward", _backward),  # Tensor.backward calls it
+            *[
+                (module, name, _clip)
+                for module in (torch.nn.utils, clip_grad)
+                for name in ("clip_grad_norm_", "clip_grad_value_")
+            ],
+            (GradScaler, "scale", _scale),
+            (functional, "cross_entropy", _cross_entropy),  # torch.nn.CrossEntropyLoss calls it
+            (
+                torch.jit._recursive,
+                "create_script_module",
+                _create_script_module,
+            ),  # `torch.jit.script` calls it
+        ]
+        for owner, name, wrap in places:
+            original = getattr(owner, name)
+            replacement = wrap(original, self)
+            setattr(replacement, HUB, self)
+            setattr(owner, name, replacement)
+            self._replaced.append((owner, name, original, replacement))
+
+    def put_back(self) -> None:
+        for owner, name, original, replacement in self._replaced:
             if getattr(owner, name) is replacement:  # else somebody has put something of theirs around it
                 setattr(owner, name, original)
+
+    def before_backward(self, tensors: object) -> None:
+        for listener in tuple(self.listeners):
+            listener.before_backward(tensors)
+
+    def before_clip(self) -> None:
+        for listener in tuple(self.listeners):
+            listener.before_clip()
+
+    def before_loss(self, outputs: object, targets: object, ignored: int) -> None:
+        for listener in tuple(self.listeners):
+            listener.before_loss(outputs, targets, ignored)
+
+    def after_scale(self, scaler: GradScaler, outputs: object, scaled: object) -> None:
+        for listener in tuple(self.listeners):
+            listener.after_scale(scaler, outputs, scaled)
 
 
 # A compiler that traces through these sees that it compiles as a constant, and nothing but the original.
@@ -82,6 +133,22 @@ def _clip(original: Function, listener: Listener) -> Function:
         return original(*args, **kwargs)
 
     return clip
+
+
+def _cross_entropy(original: Function, listener: Listener) -> Function:
+    @functools.wraps(original)
+    def cross_entropy(*args: Any, **kwargs: Any) -> Any:
+        if not torch.compiler.is_compiling() and not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            outputs = args[0] if args else kwargs.get("input")
+            targets = args[1] if len(args) > 1 else kwargs.get("target")
+            listener.before_loss(
+                outputs,
+                targets,
+                args[IGNORE_INDEX] if len(args) > IGNORE_INDEX else kwargs.get("ignore_index", NO_CLASS),
+            )
+        return original(*args, **kwargs)
+
+    return cross_entropy
 
 
 def _scale(original: Function, listener: Listener) -> Function:

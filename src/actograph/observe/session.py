@@ -14,8 +14,8 @@ from pathlib import Path
 
 from actograph.observe.observer import Observer
 from actograph.observe.script import Program, execute
+from actograph.recording.new_run import new_run
 from actograph.recording.recording import Recording, status_after
-from actograph.recording.watch import new_run
 from actograph.runlog.reader import closed_run
 from actograph.runlog.schema import RUNS
 from actograph.runlog.view import RunView

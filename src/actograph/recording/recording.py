@@ -9,6 +9,7 @@ sees every optimizer's step by itself gives them with ``hooked=False`` and says 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import time
@@ -23,11 +24,12 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from actograph.errors import UsageError
-from actograph.hooks.layer_hooks import LayerHooks, OnError
+from actograph.hooks.layer_hooks import LayerHooks, OnError, hooks_on
 from actograph.hooks.leaves import Select
 from actograph.layout.layer import LayerInfo
 from actograph.layout.row import Counts, Floats
 from actograph.recording.cadence import EveryNth
+from actograph.recording.facts.recorder import FactRecorder
 from actograph.recording.order import LayerOrder
 from actograph.recording.pacing import Pacer
 from actograph.recording.parameters import ParameterRecorder
@@ -44,6 +46,7 @@ from actograph.train.waiting import MAX_WAITING, Waiting
 MAX_ON_THE_WAY = 64  # steps whose rows may be on their way: each holds 3 KB a layer of pinned memory
 
 TRAIN = "train"
+NO_CLASS = -100  # torch's number for the class that a cross-entropy leaves out, where nobody says another
 LOSS = "loss"
 
 
@@ -86,9 +89,14 @@ class Recording:
         self._optimizers: list[torch.optim.Optimizer] = []
         self._handles: dict[torch.optim.Optimizer, list[RemovableHandle]] = {}
         self._parameters = ParameterRecorder(writer)
+        self._facts = FactRecorder(writer)
         self._parameters_s = 0.0  # what measuring parameters took in the open step
         self._phase: str | None = None
         self._loss_scale = 1.0
+        self._is_told_losses = self._is_told_scale = False  # by a driver, not seen
+        self.undo = contextlib.ExitStack()  # what a driver has put in place, left when the hooks come off
+        self.is_scoped = False  # used as a context manager, which closes it
+        self.is_watching = False  # `watch` has made it, and may close it
         self._step = 0
         self._step_began_s: float | None = None  # when the first forward of the open step began
         self._losses: list[Tensor | float] = []  # of the open step's micro-batches
@@ -100,10 +108,10 @@ class Recording:
 
     # The seven methods of a driver
 
-    def attach(self, model: nn.Module, *, is_running: bool = False) -> None:
+    def attach(self, model: nn.Module, *, is_running: bool = False, inputs: object = ()) -> None:
         """Record the model's layers from its next forward on; a model known already is taken up again.
 
-        ``is_running`` says that a forward of it has begun, which is recorded then.
+        ``is_running`` says that a forward of it has begun, with these ``inputs``, which is recorded then.
         """
         if plain_model(model) is not model:  # its forward, in which the model's is called, may have begun
             model, is_running = plain_model(model), False
@@ -112,15 +120,16 @@ class Recording:
             prefix = f"{type(model).__name__.lower()}{len(self._hooks)}." if self._hooks else ""
             hooks = LayerHooks(
                 model, self._block, self._add_layer, self._gate, self._select, prefix, self._clock,
-                outputs=self._layers, gradients=self._grad, on_error=self.on_error,
+                outputs=self._layers, gradients=self._grad, on_error=self.on_error, listener=_ForwardFacts(self),
             )  # fmt: skip
             self._hooks[id(model)] = hooks
             self._parameters.add_model(model, prefix)
+            self._facts.add_model(model, prefix)
         hooks.attach()
         self._writer.reopen()
         if is_running:
-            hooks.depth, hooks.is_measuring = 1, hooks.may_measure()
-            hooks.forward_number += 1
+            hooks.begin_forward(inputs)
+            hooks.depth = 1
 
     def optimizer(
         self, optimizer: torch.optim.Optimizer, *, gradients: bool = False, hooked: bool = True
@@ -145,6 +154,7 @@ class Recording:
         if gradients:
             handles.append(optimizer.register_step_pre_hook(self.begin_update))
             handles.append(optimizer.register_step_post_hook(self.end_update))
+        handles.append(optimizer.register_step_post_hook(self.note_update))
         if index == 0:
             handles.append(optimizer.register_step_post_hook(self._after_optimizer_step))
 
@@ -154,15 +164,42 @@ class Recording:
         if name is not None:
             self._writer.add_event(self._step, "phase", name=name, **details)
 
-    def loss(self, value: Tensor | float, *, divided_by: float = 1.0) -> None:
+    def loss(self, value: Tensor | float) -> None:
         """Note the loss of a micro-batch of the open step; a tensor is not brought to the host here.
+
+        Losses that were only seen count no more from then on.
+        """
+        if not self._is_told_losses:
+            self._is_told_losses = True
+            self._losses, self._divisors = [], set()
+        self._note_one_loss(value, 1.0)
+
+    def see_loss(self, value: Tensor | float, *, divided_by: float = 1.0) -> None:
+        """Note a loss that was seen, unless somebody says the losses.
 
         A step's loss is the mean of its micro-batches'; if each was ``divided_by`` their number already, their sum.
         """
+        if not self._is_told_losses:
+            self._note_one_loss(value, divided_by)
+
+    def _note_one_loss(self, value: Tensor | float, divided_by: float) -> None:
         if isinstance(value, Tensor) and value.device.type == "cpu":
             value = value.item()  # no sync: it is on the host
         self._losses.append(value.detach() if isinstance(value, Tensor) else value)
         self._divisors.add(divided_by)
+
+    def before_backward(self) -> None:
+        """Say that a backward is about to begin; where nobody does, gradients left over are not looked for."""
+        self._facts.before_backward()
+
+    def targets(self, outputs: object, targets: object, ignored: int = NO_CLASS) -> None:
+        """Say what a cross-entropy was given: logits (N, C, ...), class numbers (N, ...), and the one it leaves out."""
+        if not torch.is_grad_enabled():
+            self._facts.note_loss(self._step)
+        elif self._pacer.records_now and self._phase in (None, TRAIN):
+            began_s = self._clock()
+            self._facts.note_targets(outputs, targets, ignored, self._step)
+            self._parameters_s += self._clock() - began_s
 
     def gradients(self) -> None:
         """Say that the gradients of the open step are complete, unscaled and not clipped.
@@ -204,6 +241,8 @@ class Recording:
         for handle in itertools.chain(*self._handles.values()):
             handle.remove()
         self._handles = {}
+        self._facts.forget()
+        self.undo.close()
 
     # What can be asked of it
 
@@ -219,6 +258,15 @@ class Recording:
 
     @loss_scale.setter
     def loss_scale(self, scale: float) -> None:
+        self._is_told_scale = True
+        self._set_scale(scale)
+
+    def see_scale(self, scale: float) -> None:
+        """Take a scale that was seen for that of the loss, unless somebody says it."""
+        if not self._is_told_scale:
+            self._set_scale(scale)
+
+    def _set_scale(self, scale: float) -> None:
         self._loss_scale = scale
         for hooks in self._hooks.values():
             hooks.loss_scale = scale
@@ -267,6 +315,7 @@ class Recording:
         self._pacer.take_up(self._writer.info.cost)
 
     def __enter__(self) -> Recording:
+        self.is_scoped = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -308,6 +357,15 @@ class Recording:
             self._num_waiting += 1
             self._parameters_s += self._clock() - began_s
 
+    def note_update(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        """Note facts about the update that an optimizer has made."""
+        began_s = self._clock()
+        index = self._optimizers.index(optimizer)
+        self._facts.after_update(
+            optimizer, f"optimizer{_suffix(index, 0)}", self._step, is_recorded=self._pacer.records_now
+        )
+        self._parameters_s += self._clock() - began_s
+
     def _after_optimizer_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         self.end_step()
 
@@ -320,6 +378,7 @@ class Recording:
         began_s = self._clock()
         if self._pacer.records_now and self._step_began_s is not None and self._block.num_layers:
             self._note_rows()
+        self._facts.end_step(self._step, is_recorded=self._pacer.records_now)
         self._note_rates()
         self._note_loss()
         measured_s = self._clock()
@@ -401,15 +460,39 @@ class Recording:
         for (name, step), (value,) in self._waiting.take(waits=waits):
             self._writer.add_scalar(name, step, float(value))
         self._parameters.drain(waits=waits)
+        self._facts.drain(waits=waits)
         self._num_waiting = 0
 
     def _note_cost(self) -> None:
         self._writer.info = replace(self._writer.info, cost=self._pacer.cost())
 
 
+class _ForwardFacts:
+    """Tells the facts of a recording of its models' forwards."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+
+    def enter(self, model: nn.Module, inputs: object, *, is_measured: bool) -> None:
+        recording = self.recording
+        is_validation = recording._phase not in (None, TRAIN)
+        recording._facts.enter(
+            model, inputs, recording._step, is_validation=is_validation, is_recorded=is_measured
+        )
+
+    def leave(self, model: nn.Module, output: object) -> None:
+        self.recording._facts.leave(model, output)
+
+
 def _suffix(optimizer: int, group: int) -> str:
     """Return what tells a scalar of this optimizer and parameter group from those of the first."""
     return (f"@{optimizer}" if optimizer else "") + (f".{group}" if group else "")
+
+
+def recordings_of(model: nn.Module) -> list[Recording]:
+    """Return the recordings whose hooks are on the model now."""
+    listeners = [hooks.listener for hooks in hooks_on(model)]
+    return [listener.recording for listener in listeners if isinstance(listener, _ForwardFacts)]
 
 
 def status_after(kind: type[BaseException] | None) -> str:

@@ -5,14 +5,40 @@ No idea of how they judge. A rule joins this tuple with a sick run it catches, a
 
 from __future__ import annotations
 
+from actograph.rules.batchnorm_statistics_frozen import BatchNormStatisticsFrozen
+from actograph.rules.constant_initialization import ConstantInitialization
+from actograph.rules.data_not_shuffled import DataNotShuffled
 from actograph.rules.dead_units import DeadUnits
+from actograph.rules.detached_graph import DetachedGraph
+from actograph.rules.eval_mode_in_training import EvalModeInTraining
+from actograph.rules.inputs_collapsed import InputsCollapsed
+from actograph.rules.label_never_seen import LabelNeverSeen
 from actograph.rules.loss_diverging import LossDiverging
 from actograph.rules.loss_not_decreasing import LossNotDecreasing
+from actograph.rules.missing_zero_grad import MissingZeroGrad
+from actograph.rules.non_finite_input import NonFiniteInput
 from actograph.rules.non_finite_loss import NonFiniteLoss
+from actograph.rules.parameters_not_in_optimizer import ParametersNotInOptimizer
 from actograph.rules.rule import Rule
 from actograph.rules.saturated_activations import SaturatedActivations
+from actograph.rules.softmax_before_cross_entropy import SoftmaxBeforeCrossEntropy
+from actograph.rules.stale_optimizer import StaleOptimizer
+from actograph.rules.train_mode_in_evaluation import TrainModeInEvaluation
 
 DEFAULT_RULES: tuple[Rule, ...] = (
+    EvalModeInTraining(),
+    MissingZeroGrad(),
+    ParametersNotInOptimizer(),
+    StaleOptimizer(),
+    DetachedGraph(),
+    NonFiniteInput(),
+    SoftmaxBeforeCrossEntropy(),
+    TrainModeInEvaluation(),
+    BatchNormStatisticsFrozen(),
+    ConstantInitialization(),
+    DataNotShuffled(),
+    LabelNeverSeen(),
+    InputsCollapsed(),
     NonFiniteLoss(),
     DeadUnits(),
     SaturatedActivations(),

@@ -13,6 +13,7 @@ from actograph.layout.layer import LayerInfo
 from actograph.layout.parameter import ParameterInfo
 from actograph.runlog import tables
 from actograph.runlog.buckets import Bucket, ParameterBucket
+from actograph.runlog.facts import Fact
 from actograph.runlog.flags import FlagBucket
 from actograph.runlog.schema import Cost, Event
 
@@ -34,6 +35,7 @@ class Backup:
     flags: Mapping[int, tuple[list[FlagBucket], list[FlagBucket]]]  # by layer
     parameter_buckets: tuple[list[ParameterBucket], list[ParameterBucket]]
     scalars: Mapping[tuple[str, str], tables.Scalars]
+    facts: list[Fact]
 
 
 def database_bytes(source: sqlite3.Connection) -> bytes:
@@ -68,4 +70,5 @@ def read_backup(connection: sqlite3.Connection) -> Backup:
         tables.read_flags(connection),
         (read_parameters(connection, "long"), read_parameters(connection, "recent")),
         tables.read_scalars(connection),
+        tables.read_facts(connection),
     )

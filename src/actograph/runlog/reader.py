@@ -15,6 +15,7 @@ from pathlib import Path
 from actograph.errors import RunNotFoundError
 from actograph.layout.layer import LayerInfo, Quantity
 from actograph.runlog import schema, tables
+from actograph.runlog.facts import FactView
 from actograph.runlog.flags import WideFlags
 from actograph.runlog.merging import RankMerge
 from actograph.runlog.parameters import ParameterView
@@ -113,6 +114,7 @@ def _read(connection: sqlite3.Connection, *, sketches: bool) -> RunView:
             f"schema version {version}, this actograph reads versions 1 to {schema.SCHEMA_VERSION}"
         )
     has_all = sketches and version >= schema.FIRST_WITH_PARAMETERS
+    has_facts = version >= schema.FIRST_WITH_FACTS
     layers = tables.read_layers(connection)
     buckets = (tables.read_buckets(connection, view) for view in VIEWS)
     parts = split_quantities(layers, joined(*buckets) if sketches else [])
@@ -125,6 +127,7 @@ def _read(connection: sqlite3.Connection, *, sketches: bool) -> RunView:
         wide_flags=_read_flags(connection, layers) if has_all else {},
         gradient_layers=parts[Quantity.GRADIENT][0],
         gradient_buckets=parts[Quantity.GRADIENT][1],
+        facts=FactView(tuple(tables.read_facts(connection))) if has_facts else FactView(),
     )
 
 

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 FIRST_WITH_PARAMETERS = 2  # version 1 had neither parameters nor flags of wide layers apart
+FIRST_WITH_FACTS = 3
 DATABASE = "run.db"  # of rank 0, and of a run of one process
 RANK_DATABASE = "run.rank{}.db"  # of the other ranks
 RUNS = Path("runs")  # where runs are written and looked for unless told otherwise
@@ -41,6 +42,10 @@ CREATE TABLE scalar_bucket (                                                    
     first_step INTEGER NOT NULL, last_step INTEGER NOT NULL, num_steps INTEGER NOT NULL,
     mean REAL, low REAL, high REAL, first_non_finite INTEGER,
     PRIMARY KEY (phase, name, position)) WITHOUT ROWID;
+CREATE TABLE fact (                                                                  -- see facts.Fact
+    kind TEXT, subject TEXT, first_step INTEGER NOT NULL, since INTEGER NOT NULL, last_step INTEGER NOT NULL,
+    num_steps INTEGER NOT NULL, data TEXT NOT NULL,
+    PRIMARY KEY (kind, subject)) WITHOUT ROWID;
 CREATE TABLE event (id INTEGER PRIMARY KEY, step INTEGER NOT NULL, kind TEXT NOT NULL, data TEXT NOT NULL);
 """
 

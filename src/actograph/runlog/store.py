@@ -25,6 +25,7 @@ from actograph.layout.row import Floats
 from actograph.runlog import schema
 from actograph.runlog.backup import database_bytes, open_bytes, read_backup
 from actograph.runlog.buckets import Bucket, ParameterBucket, merge_buckets, merge_parameter_buckets
+from actograph.runlog.facts import FactTable
 from actograph.runlog.flags import FlagTracks, WideFlags
 from actograph.runlog.packing import pack, pack_parameters
 from actograph.runlog.parameters import ParameterView
@@ -55,6 +56,7 @@ class RunWriter:
         self._parameter_timeline = Timeline(merge_parameter_buckets)
         self._tracks: defaultdict[tuple[str, str], ScalarTrack] = defaultdict(ScalarTrack)
         self._events: list[Event] = []
+        self.facts = FactTable()
         self._num_stored_layers = 0
         self._num_stored_parameters = 0
         self._num_stored_events = 0
@@ -116,6 +118,7 @@ class RunWriter:
                 for phase, timeline in self._timelines.items():
                     _store_buckets(transaction, phase, timeline, is_last=is_last)
                 self._store_flags(transaction)
+                _store_facts(transaction, self.facts)
                 if self.parameters:
                     self._store_parameters(transaction, is_last=is_last)
         except sqlite3.Error as error:  # a full disk, a folder that is gone: never the training's problem
@@ -170,6 +173,7 @@ class RunWriter:
         self._tracks.clear()
         for key, values in saved.scalars.items():
             self._tracks[key].take_up(*values)
+        self.facts.take_up(saved.facts)
         self._num_stored_layers, self._num_stored_parameters = len(self.layers), len(self.parameters)
         self._num_stored_events = len(self._events)
         self._replace_database(connection)
@@ -231,6 +235,7 @@ class RunWriter:
             },
             gradient_layers=parts[Quantity.GRADIENT][0],
             gradient_buckets=parts[Quantity.GRADIENT][1],
+            facts=self.facts.view(),
         )
 
     def _store_info(self, transaction: sqlite3.Connection) -> None:
@@ -322,6 +327,21 @@ def _store_buckets(
     table.store(
         *_changes(timeline, is_last=is_last),
         lambda bucket: (is_last, *pack(bucket, compressed=is_last)),
+    )
+
+
+def _store_facts(transaction: sqlite3.Connection, facts: FactTable) -> None:
+    changed, dropped = facts.take_changes()
+    transaction.executemany(
+        "DELETE FROM fact WHERE kind = ? AND subject = ?",
+        [(kind.value, subject) for kind, subject in dropped],
+    )
+    transaction.executemany(
+        "INSERT OR REPLACE INTO fact VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [
+            (f.kind.value, f.subject, f.first_step, f.since, f.last_step, f.num_steps, json.dumps(f.data))
+            for f in changed
+        ],
     )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from actograph.layout.layer import LayerInfo
 from actograph.layout.parameter import ParameterInfo
 from actograph.runlog.buckets import Bucket, ParameterBucket
+from actograph.runlog.facts import Fact, FactKind
 from actograph.runlog.flags import FlagBucket
 from actograph.runlog.packing import unpack, unpack_parameters
 from actograph.runlog.scalars import ScalarBucket
@@ -46,6 +47,19 @@ def read_events(connection: sqlite3.Connection) -> list[Event]:
     """Return the events in the order in which they happened."""
     entries = connection.execute("SELECT step, kind, data FROM event ORDER BY id")
     return [Event(step, kind, json.loads(data)) for step, kind, data in entries]
+
+
+def read_facts(connection: sqlite3.Connection) -> list[Fact]:
+    """Return the facts; those of a kind that is not known here are left out."""
+    entries = connection.execute(
+        "SELECT kind, subject, first_step, since, last_step, num_steps, data FROM fact ORDER BY first_step"
+    )
+    known = {kind.value for kind in FactKind}
+    return [
+        Fact(FactKind(kind), subject, first, since, last, num, json.loads(data))
+        for kind, subject, first, since, last, num, data in entries
+        if kind in known
+    ]
 
 
 def read_buckets(connection: sqlite3.Connection, view: str, phase: str = "train") -> list[Bucket]:

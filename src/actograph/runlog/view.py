@@ -17,6 +17,7 @@ from actograph.layout import bins
 from actograph.layout.layer import LayerInfo, Quantity
 from actograph.layout.row import Counts, Field, Floats, Moments, empty_rows, moments
 from actograph.runlog.buckets import Bucket, packed_size, with_all_layers
+from actograph.runlog.facts import FactView
 from actograph.runlog.flags import Flags, WideFlags
 from actograph.runlog.names import position_of
 from actograph.runlog.parameters import ParameterView
@@ -50,6 +51,7 @@ class RunView(TimeAxis[Bucket]):
     ranks: tuple[
         RankInfo, ...
     ] = ()  # of several processes, those that are merged here; empty for one process
+    facts: FactView = field(default_factory=FactView)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "buckets", tuple(with_all_layers(self.buckets)))

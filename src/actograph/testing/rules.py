@@ -132,6 +132,7 @@ def shortened(view: RunView, steps: int) -> RunView:
         buckets=tuple(bucket for bucket in view.buckets if bucket.last_step < steps),
         scalars={key: _first_points(series, steps) for key, series in view.scalars.items()},
         events=tuple(event for event in view.events if event.step < steps),
+        facts=view.facts.until(steps),
     )
 
 

@@ -1,0 +1,124 @@
+"""`StandingFacts`: what stands still from the start: running statistics of norms, and units that are all alike.
+
+No idea of optimizers. It looks after steps 0, 1, 2, 4, 8, ... of the training, at what stood still each time before: in a
+healthy run at nothing any more after the second look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from actograph.hooks.leaves import ROOT_NAME
+from actograph.runlog.facts import FactKind, FactTable
+from actograph.sketch.observe import is_measurable
+from actograph.train.waiting import Waiting
+
+
+@dataclass
+class _Statistics:
+    """A norm's running statistics, and what they added up to when they were first looked at."""
+
+    name: str
+    module: _NormBase
+    first: tuple[float, ...] | None = None
+
+
+@dataclass
+class _Weight:
+    name: str
+    parameter: Tensor
+
+
+class StandingFacts:
+    """Told of models and of steps that end."""
+
+    def __init__(self, table: FactTable) -> None:
+        self._table = table
+        self._statistics: list[_Statistics] = []
+        self._weights: list[_Weight] = []
+        self._num_steps = 0
+        self._waiting = Waiting[tuple[_Statistics | _Weight, int]]()
+
+    def add_model(self, model: nn.Module, prefix: str) -> None:
+        """Take a model's norms and weights into account."""
+        for name, module in model.named_modules():
+            if isinstance(module, _NormBase) and module.running_mean is not None:
+                self._statistics.append(_Statistics(prefix + (name or ROOT_NAME), module))
+        weights = [_Weight(prefix + name, p) for name, p in model.named_parameters() if _has_units(p)]
+        self._weights += _with_equal_first_rows(weights)
+
+    def end_step(self, step: int) -> None:
+        """Look, if it is time."""
+        number, self._num_steps = self._num_steps, self._num_steps + 1
+        if number & (number - 1):  # neither 0 nor a power of two
+            return
+        for one in self._statistics:
+            norm = one.module
+            if norm.training and norm.running_mean is not None and norm.running_var is not None:
+                sums = [norm.running_mean.sum(dtype=torch.float64), norm.running_var.sum(dtype=torch.float64)]
+                self._waiting.add((one, step), torch.stack(sums))
+        for weight in self._weights:
+            if weight.parameter.grad is not None:
+                self._waiting.add((weight, step), _spread(weight.parameter).to(torch.float64))
+        self._table.look(FactKind.FROZEN_STATISTICS, step)
+        self._table.look(FactKind.EQUAL_UNITS, step)
+        self.drain()  # sync: at fifteen of the first ten thousand steps
+
+    def drain(self, *, waits: bool = True) -> None:
+        """Judge what waited on the device."""
+        for (what, step), numbers in self._waiting.take(waits=waits):
+            if isinstance(what, _Weight):
+                self._judge_weight(what, step, spread=float(numbers[0]))
+            else:
+                self._judge_statistics(what, step, (float(numbers[0]), float(numbers[1])))
+
+    def _judge_weight(self, weight: _Weight, step: int, *, spread: float) -> None:
+        if spread == 0.0:
+            shape = str(tuple(weight.parameter.shape))
+            self._table.note(FactKind.EQUAL_UNITS, weight.name, step, shape=shape)
+        else:
+            self._table.drop(FactKind.EQUAL_UNITS, weight.name)
+            self._weights.remove(weight)
+
+    def _judge_statistics(self, one: _Statistics, step: int, sums: tuple[float, float]) -> None:
+        if one.first is None:
+            one.first = sums
+        elif one.first == sums:
+            momentum = one.module.momentum
+            self._table.note(
+                FactKind.FROZEN_STATISTICS,
+                one.name,
+                step,
+                kind=type(one.module).__name__,
+                momentum="None" if momentum is None else float(momentum),
+            )
+        elif one in self._statistics:
+            self._table.drop(FactKind.FROZEN_STATISTICS, one.name)
+            self._statistics.remove(one)
+
+
+def _has_units(parameter: Tensor) -> bool:
+    is_matrix = isinstance(parameter, nn.Parameter) and parameter.ndim > 1 and parameter.shape[0] > 1
+    return is_matrix and parameter.numel() > 0 and is_measurable(parameter)
+
+
+def _with_equal_first_rows(weights: Sequence[_Weight]) -> list[_Weight]:
+    """Return those whose first two units are the same; one number of each comes to the host, once a model."""
+    if not weights:
+        return []
+    with torch.no_grad():
+        home = weights[0].parameter.device
+        # sync: once for a model
+        same = torch.stack([(w.parameter[0] == w.parameter[1]).all().to(home) for w in weights]).tolist()
+    return [weight for weight, is_same in zip(weights, same, strict=True) if is_same]
+
+
+@torch.no_grad()
+def _spread(parameter: Tensor) -> Tensor:
+    """Return by how much units differ at most in any of their weights."""
+    return (parameter.amax(dim=0) - parameter.amin(dim=0)).max()

@@ -1,0 +1,42 @@
+"""What rules on facts share: which layer of the run a module or parameter is, and the steps of a finding.
+
+No idea of any particular rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from actograph.rules.rule import Abstention, Rule
+from actograph.runlog.facts import Fact, FactKind
+from actograph.runlog.view import RunView
+
+NO_FACTS = "this run has no facts: it was recorded by an older version"
+
+
+def layer_of(view: RunView, name: str) -> str | None:
+    """Return the recorded layer that a module's name, or its parameter's, stands for; None where it was not recorded."""
+    names = {info.name for info in view.layers}
+    return next((one for one in (name, name.rpartition(".")[0] or "model") if one in names), None)
+
+
+def steps_of(view: RunView, fact: Fact, first_step: int | None = None) -> tuple[int, int]:
+    """Return first and last step of a fact (``first_step`` in place of its own), within the run."""
+    end = max(view.num_steps - 1, 0)
+    last = min(fact.last_step, end)
+    return min(fact.first_step if first_step is None else first_step, last), last
+
+
+def unless_looked(rule: Rule, view: RunView, kind: FactKind, why: str) -> Iterator[Abstention]:
+    """Yield an abstention where a kind of fact was never looked for; ``why`` says when that is so."""
+    if view.facts.looked(kind) is None:
+        yield rule.abstain(why if view.facts.facts else NO_FACTS)
+
+
+def in_order(view: RunView, facts: Sequence[Fact]) -> list[Fact]:
+    """Return facts in the order of their steps, then of the layers."""
+    positions = {info.name: position for position, info in enumerate(view.layers)}
+    last = len(positions)
+    return sorted(
+        facts, key=lambda fact: (fact.first_step, positions.get(layer_of(view, fact.subject) or "", last))
+    )

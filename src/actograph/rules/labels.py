@@ -1,0 +1,67 @@
+"""`LabelCounts`: what is known of the labels that a cross-entropy was given.
+
+No idea of what is wrong with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from actograph.layout.row import Floats
+from actograph.runlog.facts import Fact, FactKind
+from actograph.runlog.view import RunView
+
+NOT_SEEN = "no labels were seen: they are where torch's cross-entropy gets one class number a sample, of up to 256 classes"
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """Labels of one cross-entropy over all recorded steps: ``counts`` (C,) of each class."""
+
+    fact: Fact
+    counts: Floats
+    ignored: int  # the class that the loss leaves out
+    num_batches: int  # of more than one label
+    sorted_share: float  # of these, whose labels ascend
+    alike_share: float  # mean over these of the share of pairs of samples with the same label
+
+    @property
+    def alike_overall(self) -> float:
+        """The share of pairs with the same label if samples were drawn from all of them at random."""
+        shares = self.counts / max(self.counts.sum(), 1.0)
+        return float((shares**2).sum())
+
+    @property
+    def looks_sorted(self) -> bool:
+        """Whether batches are made of samples of a class rather than of samples drawn at random."""
+        is_one_class = self.alike_share >= ONE_CLASS and self.alike_overall <= HALF
+        is_in_order = self.sorted_share >= IN_ORDER and self.alike_share >= TWICE * self.alike_overall
+        return is_one_class or is_in_order
+
+
+ONE_CLASS = (
+    0.8  # of pairs in a batch with the same label: batches of one class, and some at the border of two
+)
+HALF = (
+    0.5  # of pairs overall: two classes of equal size; with more of one class a batch of one class is chance
+)
+IN_ORDER = 0.95  # of batches whose labels ascend; of four labels in random order one batch in eight does
+TWICE = 2.0  # the share of pairs overall
+
+
+def label_counts(view: RunView) -> Iterator[LabelCounts]:
+    """Yield what is known of labels, one for each number of classes."""
+    for fact in view.facts.of(FactKind.LABELS):
+        counts = fact.data.get("counts", [])
+        num = int(fact.number("batches"))
+        yield LabelCounts(
+            fact,
+            np.array(counts if isinstance(counts, list) else [], np.float64),
+            int(fact.number("ignored")),
+            num,
+            fact.number("sorted") / max(num, 1),
+            fact.number("alike"),
+        )
