@@ -200,7 +200,7 @@ def _norm(results: Results) -> list[str]:
         if names
     ]
     return [
-        f"At depth {depth} the first block's gradient is {_span(before)} of the last block's without BatchNorm, "
+        f"At depth {depth} the first block's gradient is {_span(before)} that of the last without BatchNorm, "
         f"{_span(after)} with it; it {joined(effects)}."
     ]
 
