@@ -15,6 +15,7 @@ from actograph.callbacks.activation_stats import ActivationStats
 from actograph.callbacks.gradient_stats import GradientStats
 from actograph.callbacks.recorder import Recorder
 from actograph.data.loaders import Loaders
+from actograph.hooks.leaves import Select
 from actograph.learner import DEFAULT_OPTIMIZER, Learner, OptimizerFactory
 from actograph.rules.diagnose import diagnose
 from actograph.runlog.view import RunView
@@ -39,21 +40,25 @@ def learner_for(
     callbacks: Iterable[Callback] = (),
     budget: float | None = None,
     with_gradients: bool = False,
+    with_output_gradients: bool = False,
+    select: Select | None = None,
 ) -> Learner:
     """Put a Learner together whose fits are recorded into ``folder``; the study says which fit it is.
 
     Network and data are those of the setup, with the trial's seed, where none are given. ``budget`` is that of
-    `ActivationStats`; ``with_gradients`` records the gradients by every layer's output, and each parameter's, too.
+    `ActivationStats`; ``with_gradients`` records the gradients by every layer's output, and each parameter's, too,
+    ``with_output_gradients`` the first alone. ``select`` says which layers are recorded; None: all.
     """
     data = setup.open(trial.seed, batch_size) if loaders is None else loaders
     network = setup.build(trial.seed, data) if model is None else model
     stats: list[Callback] = [
         ActivationStats(
+            select,
             budget=budget,
             out=folder,
             name=trial.variant,
             config={"variant": trial.variant, "seed": trial.seed, **trial.options},
-            grad=with_gradients,
+            grad=with_gradients or with_output_gradients,
         )
     ]
     if with_gradients:
