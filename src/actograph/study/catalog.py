@@ -17,6 +17,7 @@ from actograph.study.study import Study
 # name -> module and class, in the order of the book
 STUDIES: Mapping[str, str] = MappingProxyType(
     {
+        "filters": "actograph.study.filters:Filters",
         "batch-size": "actograph.study.batch_size:BatchSize",
         "low-end": "actograph.study.low_end:LowEnd",
     }
