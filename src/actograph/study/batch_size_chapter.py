@@ -91,8 +91,9 @@ def _use(sizes: Sizes) -> list[str]:
     if first is not None:
         last = known[known.index(first) - 1]
         gap = behind[first]
+        perhaps = f" (perhaps up to {last})" if last != best else ""
         return [
-            f"Batches are useful up to {last} here, with a rate of {_rate(sizes, TIME, last)}: in equal time "
+            f"Batches are useful up to {best} here{perhaps}, with a rate of {_rate(sizes, TIME, best)}: in equal time "
             f"{first} falls "
             f"{_points(gap.value)} points behind {best} ({_points(gap.low)} to {_points(gap.high)}).",
             told,
@@ -198,7 +199,8 @@ def _noise_told(noise: Sequence[Mapping[int, Mapping[str, Any]]], sizes: Sequenc
     ]
     saved = [f"{words.percent(steps_saved(size, scales[-1].value))} at {size}" for size in sizes]
     told.append(
-        f"With steps in proportion to 1 + scale / batch (McCandlish et al. 2018) doubling a batch saves {joined(saved)} of "
+        f"With steps in proportion to 1 + scale / batch (McCandlish et al. 2018) doubling a batch saves "
+        f"{joined(saved)} of "
         "the steps at the end; it costs twice the samples a step, so that 50 % would be for nothing."
     )
     return told

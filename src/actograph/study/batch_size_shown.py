@@ -179,6 +179,7 @@ def pictures(
 
 
 def _at_sizes(figure: Any, sizes: Iterable[int]) -> Any:
-    """Label the axis of sizes with these."""
+    """Label the axis of sizes with these, and keep the legend off the largest, where the lines end."""
     known = list(sizes)
+    figure.update_layout(legend={"y": 1.02, "yanchor": "bottom"})
     return figure.update_xaxes(tickvals=known, ticktext=[str(size) for size in known])
