@@ -17,7 +17,9 @@ from actograph.study.study import Study
 # name -> module and class, in the order of the book
 STUDIES: Mapping[str, str] = MappingProxyType(
     {
+        "filters": "actograph.study.filters:Filters",
         "saturation": "actograph.study.saturation:Saturation",
+        "batch-size": "actograph.study.batch_size:BatchSize",
         "low-end": "actograph.study.low_end:LowEnd",
     }
 )
