@@ -17,6 +17,7 @@ from actograph.study.study import Study
 # name -> module and class, in the order of the book
 STUDIES: Mapping[str, str] = MappingProxyType(
     {
+        "high-start": "actograph.study.high_start:HighStart",
         "low-end": "actograph.study.low_end:LowEnd",
     }
 )
