@@ -54,6 +54,7 @@ LAST_STEPS = 20  # whose mean loss decides
 FAILED_ABOVE = (
     0.95  # of the loss of who knows the classes' shares only; failed trainings end at 1.00 to 1.01 of it
 )
+EXPLODED = 2.0  # times the same: a loss so large was once thrown away from where it was
 SEEDS_FACTOR = 4  # short trainings are cheap, and a rate needs many: seeds of the setup times this
 SGD_SEEDS_FACTOR = 2
 FACTORS = (1.0, 3.0, HIGH, 12.0)  # rates over the setup's
@@ -114,15 +115,19 @@ class HighStart(Study):
         losses = learner.recorder.losses
         final = float(np.mean(losses[-LAST_STEPS:]))
         chance = classes.chance_loss(self.setup.label_smoothing)
+        layers = layers_at(view_of(learner), STATS_STEP)
+        is_stuck = not final < FAILED_ABOVE * chance  # NaN too
+        is_broken = bool(layers["dead_layers"]) or not float(np.max(losses)) < EXPLODED * chance
         return {
             "lr": lr,
             "final_loss": final,
             "chance_loss": chance,
-            "failed": not final < FAILED_ABOVE * chance,  # NaN too
+            "failed": is_stuck
+            and (is_broken or kind != SGD),  # plain SGD is slow: it may only not have begun
             "diverged": not bool(np.isfinite(losses).all()),
             "start_sharpness": start,
             "trail": trail.seen,
-            **layers_at(view_of(learner), STATS_STEP),
+            **layers,
         }
 
     def conclude(self, results: Results) -> Chapter:
@@ -275,6 +280,7 @@ def _method(setup: Setup) -> str:
         f"Sharpness: the largest eigenvalue of the Hessian of the mean loss of {SAMPLES} fixed training samples, in "
         "training mode, by Lanczos on Hessian-vector products. Bounds of stability on a quadratic: 2 / rate for plain "
         "SGD; for Adam (2 + 2 b) / ((1 - b) rate), b = 0.9, of the Hessian divided by Adam's sqrt(v) + eps (Cohen et al. "
-        "2022). Plain SGD: no momentum, no decay, constant rate, "
+        "2022). Plain SGD: no momentum, no decay, constant rate; as it may only be slow, it must also have a dead layer, or "
+        f"a loss of {EXPLODED:g} times that of the shares, to count as failed; "
         f"{SGD_SEEDS_FACTOR} times the seeds."
     )
