@@ -20,6 +20,7 @@ STUDIES: Mapping[str, str] = MappingProxyType(
         "filters": "actograph.study.filters:Filters",
         "saturation": "actograph.study.saturation:Saturation",
         "batch-size": "actograph.study.batch_size:BatchSize",
+        "high-start": "actograph.study.high_start:HighStart",
         "low-end": "actograph.study.low_end:LowEnd",
     }
 )

@@ -1,14 +1,13 @@
-"""Why end with a low learning rate? Four schedules of one length, and what the last tenth of each is like.
+"""Why end with a low learning rate? Four schedules at several high rates, and what the last tenth of each is like.
 
-No idea of processes or pages.
+No idea of processes or pages; what follows from the numbers is told in ``low_end_verdict.py``.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +16,11 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim.swa_utils import update_bn
 
 from actograph.callbacks.schedule import ScheduleParams
-from actograph.show import words
-from actograph.study import figures
-from actograph.study.chapter import Chapter, Picture, Table
-from actograph.study.estimate import Estimate, difference_of
+from actograph.study import low_end_verdict as verdict
+from actograph.study.chapter import Chapter
+from actograph.study.low_end_verdict import AVERAGED, COSINE, DROP, LOW, STAY, TAIL, variant_of
+from actograph.study.setup import Setup
 from actograph.study.study import Results, Study, seeds_of
-from actograph.study.tell import better, joined, share
 from actograph.study.training import learner_for, result_of
 from actograph.study.trial import Trial, Values
 from actograph.train.events import Callback, Stage
@@ -30,151 +28,89 @@ from actograph.train.loop import Loop
 from actograph.train.metrics import Accuracy
 from actograph.train.schedules import Schedule, constant, cosine, join
 
-STAY, COSINE, DROP, LOW = "stay high", "cosine to low", "drop at 75 %", "low throughout"
+FACTORS = (0.25, 1.0, 4.0)  # high rates over the setup's: too low, found, too high to end with
 DROP_AT = 0.75  # of the steps
 DROP_BY = 10.0
 DIV_FINAL = 1e5  # as `fit_one_cycle`
-TAIL = 0.1  # of the steps, at the end: what is looked at
-AVERAGED = 0.25  # of the steps, at the end: whose weights are averaged
+FIXED_SAMPLES = (
+    512  # of the training data, whose loss is measured along the last tenth without the noise of batches
+)
+NUM_LOOKS = 10  # at it
 
 
 class LowEnd(Study):
-    """Stay high, cosine to low, drop at 75 %, and low throughout: loss, accuracy and weights at the end."""
+    """Stay high, cosine to low, drop at 75 %, and low throughout, at several high rates."""
 
     name = "low-end"
     question = "Why end with a low learning rate?"
     textbook = "A low rate at the end lets the weights settle into the bottom of a minimum, so that accuracy is better."
-    default_epochs = 6
+    default_epochs = 5
 
     def trials(self) -> Sequence[Trial]:
-        """Return one training for each schedule and seed."""
-        return seeds_of(self.setup, [STAY, COSINE, DROP, LOW])
+        """Return one training for each high rate, schedule and seed."""
+        assert self.setup.lr is not None
+        variants = [
+            (variant_of(schedule, factor * self.setup.lr), {"schedule": schedule, "factor": factor})
+            for factor in FACTORS
+            for schedule in (STAY, COSINE, DROP, LOW)
+        ]
+        return seeds_of(self.setup, variants)
 
     def measure(self, trial: Trial, folder: Path) -> Values:
         """Train with the trial's schedule; see how the last steps move, and what their averaged weights are worth."""
         assert self.setup.lr is not None
         assert self.setup.epochs is not None
-        trail = WeightTrail()
-        learner = learner_for(self.setup, trial, folder, callbacks=[trail])
-        learner.fit(
-            self.setup.epochs, callbacks=[ScheduleParams(lr=schedule_of(trial.variant, self.setup.lr))]
-        )
+        lr = trial.options["factor"] * self.setup.lr
+        trail = WeightTrail(self.setup.loss_func, *fixed_samples(self.setup))
+        learner = learner_for(self.setup, trial, folder, lr=lr, callbacks=[trail])
+        schedule = schedule_of(trial.options["schedule"], lr)
+        learner.fit(self.setup.epochs, callbacks=[ScheduleParams(lr=schedule)])
         losses = learner.recorder.losses
         tail = losses[-max(int(TAIL * len(losses)), 2) :]
+        result = result_of(learner)
+        averaged = averaged_accuracy(learner.loop, trail.mean)
         return {
-            **result_of(learner),
+            **result,
             "loss_std": float(np.std(tail, ddof=1)),
+            "fixed_loss": float(np.mean(trail.losses)),
+            "fixed_loss_std": float(np.std(trail.losses, ddof=1)) if len(trail.losses) > 1 else None,
             "distance": trail.distance,
             "path": trail.path,
-            "averaged_accuracy": averaged_accuracy(learner.loop, trail.mean),
+            "averaged_accuracy": averaged,
+            "averaging_gain": averaged - result["accuracy"],
         }
 
     def conclude(self, results: Results) -> Chapter:
-        """Compare each schedule with staying high, seeds paired."""
-        names = results.variants
-        columns = ["accuracy", "valid_loss", "loss_std", "distance", "averaged_accuracy"]
-        rows = [[name, *(results.mean(name, column) for column in columns)] for name in names]
-        heads = [
-            "schedule",
-            "accuracy",
-            "validation loss",
-            "std of the last losses",
-            "distance moved",
-            "averaged accuracy",
-        ]
-        accuracy = {name: results.mean(name, "accuracy") for name in names}
-        averaged = {f"{name}, averaged": results.mean(name, "averaged_accuracy") for name in names}
-        return Chapter(
-            self.name,
-            self.question,
-            self.textbook,
-            self._sentences(results),
-            [Table("The end of each schedule, mean over the seeds with its 95 % interval", heads, rows)],
-            [
-                Picture(
-                    figures.intervals(_in_turn(accuracy, averaged), "accuracy on the validation data"),
-                    f"Accuracy at the end, and of the weights averaged over the last {share(AVERAGED)} of the steps.",
-                    "Accuracy of each schedule with its interval, with and without averaging the weights",
-                )
-            ],
-            f"{self.setup.epochs} epochs of {self.setup.told_model} on {self.setup.told_data}, AdamW, batches of "
-            f"{self.setup.batch_size}, high rate {self.setup.lr:g}, low rate a tenth of it; the cosine ends at rate / "
-            f"{DIV_FINAL:g}. The last {share(TAIL)} of the steps: standard deviation of the batches' losses; distance "
-            "between the weights at its beginning and end, over their norm. Differences are between equal seeds.",
-            results.failures,
-            {name: {column: results.mean(name, column) for column in columns} for name in names},
-        )
-
-    def _sentences(self, results: Results) -> list[str]:
-        if STAY not in results.variants:
-            return [
-                f"Nothing can be said: no training that stays high came through ({joined(results.failures)})."
-            ]
-        others = [name for name in (COSINE, DROP, LOW) if name in results.variants]
-        looks = len(others)
-        told = [
-            better(
-                f"“{name}”",
-                f"“{STAY}”",
-                results.difference(name, STAY, "accuracy", num_looks=looks),
-                "accuracy",
-            )
-            for name in others
-        ]
-        return [*told, *self._about_moving(results, others), *self._about_averaging(results)]
-
-    def _about_moving(self, results: Results, others: Sequence[str]) -> list[str]:
-        moved = {name: results.mean(name, "distance") for name in (STAY, *others)}
-        far, near = moved[STAY], min((moved[name] for name in others), key=lambda one: one.value)
-        least = next(name for name in others if moved[name] is near)
-        told = [
-            f"In the last {share(TAIL)} of the steps staying high moves the weights by {share(far.value)} of their norm, "
-            f"“{least}” by {share(near.value)}"
-            + ("." if not far.overlaps(near) else ", which the seeds do not tell apart.")
-        ]
-        noise = results.difference(STAY, least, "loss_std")
-        ratio = results.mean(STAY, "loss_std").value / results.mean(least, "loss_std").value
-        if noise.excludes_zero:
-            told.append(
-                f"The losses of its last batches spread {words.number(ratio)} times as far as those of “{least}”: "
-                + (
-                    "the noise of the steps is part of the loss at a high rate."
-                    if ratio > 1
-                    else "the low end is the noisier."
-                )
-            )
-        else:
-            told.append("How far the losses of the last batches spread does not tell the two apart.")
-        return told
-
-    def _about_averaging(self, results: Results) -> list[str]:
-        gain = results_gain(results, STAY)
-        rest = results.difference(COSINE, STAY, "accuracy") if COSINE in results.variants else None
-        sentence = better(
-            f"The mean of the weights over the last {share(AVERAGED)} of the steps at the high rate",
-            "its last weights",
-            gain,
-            "accuracy",
-        )
-        if (
-            gain.excludes_zero
-            and gain.value > 0
-            and rest is not None
-            and rest.excludes_zero
-            and rest.value > 0
-        ):
-            sentence += (
-                f" That is {share(gain.value / rest.value)} of what the cosine gains: most of the rate's fall can be had "
-                "by averaging."
-                if gain.value > rest.value / 2
-                else f" That is {share(gain.value / rest.value)} of what the cosine gains."
-            )
-        return [sentence]
+        """Compare the ends at each high rate, seeds paired."""
+        return verdict.chapter(self.name, self.question, self.textbook, results, _method(self.setup))
 
 
-def results_gain(results: Results, name: str) -> Estimate:
-    """Estimate what averaging the weights gives a schedule in accuracy, seed by seed."""
-    return difference_of(results.by_seed(name, "averaged_accuracy"), results.by_seed(name, "accuracy"))
+def _method(setup: Setup) -> str:
+    assert setup.lr is not None
+    rates = ", ".join(f"{factor * setup.lr:g}" for factor in FACTORS)
+    return (
+        f"{setup.epochs} epochs of {setup.told_model} on {setup.told_data}, AdamW, batches of {setup.batch_size}, high "
+        f"rates {rates}. “{DROP}” and “{LOW}” divide the high rate by {DROP_BY:g}, the cosine ends at rate / "
+        f"{DIV_FINAL:g}. The last {100 * TAIL:g} % of the steps: standard deviation of the batches' losses; of the loss "
+        f"of {FIXED_SAMPLES} fixed training samples in evaluation mode, at {NUM_LOOKS} steps, which has no noise of "
+        "batches; distance between the weights at the beginning and the end over their norm, and the way from step to "
+        f"step. Averaged: the mean of the weights over the last {100 * AVERAGED:g} % of the steps, statistics of "
+        "normalizations measured anew. Differences are between equal seeds; those of one kind over the rates share the "
+        "5 % of error."
+    )
+
+
+def fixed_samples(setup: Setup) -> tuple[Tensor, Tensor]:
+    """Return the first `FIXED_SAMPLES` training samples in the order of seed 0, on the device: x (n, ...) and y (n,)."""
+    xs, ys, num = [], [], 0
+    for x, y in setup.open(0).train:
+        xs.append(x)
+        ys.append(y)
+        num += len(x)
+        if num >= FIXED_SAMPLES:
+            break
+    device = setup.torch_device
+    return torch.cat(xs)[:FIXED_SAMPLES].to(device), torch.cat(ys)[:FIXED_SAMPLES].to(device)
 
 
 def schedule_of(variant: str, lr: float) -> Schedule:
@@ -191,13 +127,16 @@ class WeightTrail(Callback):
     """Where the weights go at the end of a fit: their mean over the last quarter of the steps, the way of the last tenth.
 
     ``distance`` is that between the weights at the beginning and the end of the last tenth, ``path`` the way that was made
-    from step to step; both over the norm of the last weights.
+    from step to step; both over the norm of the last weights. ``losses`` are those of the fixed samples x, y, in evaluation
+    mode, at up to `NUM_LOOKS` steps of the last tenth.
     """
 
     stage = Stage.MEASURE
 
-    def __init__(self) -> None:
+    def __init__(self, loss_func: nn.Module, x: Tensor, y: Tensor) -> None:
         self.mean: Tensor | None = None
+        self.losses: list[float] = []
+        self._loss_func, self._x, self._y = loss_func, x, y
         self._num_averaged = 0
         self._first: Tensor | None = None
         self._last: Tensor | None = None
@@ -216,6 +155,13 @@ class WeightTrail(Callback):
                 self._path += float((weights - self._last).norm())
             self._first = weights if self._first is None else self._first
             self._last = weights
+            if len(self.losses) < NUM_LOOKS * (1 - left / TAIL):
+                self.losses.append(self._fixed_loss(loop.model))
+
+    def _fixed_loss(self, model: nn.Module) -> float:
+        copied = copy.deepcopy(model).eval()  # without hooks: nothing is recorded
+        with torch.no_grad():
+            return float(self._loss_func(copied(self._x), self._y))
 
     @property
     def distance(self) -> float:
@@ -250,10 +196,3 @@ def accuracy_of(model: nn.Module, loop: Loop) -> float:
     for x, y in loop.valid_loader:
         metric.update(model(x.to(loop.device)), y.to(loop.device))
     return float(metric.compute())
-
-
-def _in_turn(*tables: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of the tables in turn: the first of each, the second of each, ..."""
-    return dict(
-        entry for entries in zip(*(table.items() for table in tables), strict=True) for entry in entries
-    )
