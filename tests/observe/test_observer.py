@@ -163,7 +163,7 @@ def test_a_failing_recording_does_not_reach_the_training(
 
 
 @pytest.mark.parametrize(
-    "target", ["_LeafHook._observe", "_GradientHook.__call__.observe_output", "observe_input"]
+    "target", ["LeafHook._observe", "_GradientHook.__call__.observe_output", "observe_input"]
 )
 def test_a_failing_layer_hook_does_not_reach_the_training(
     target: str, monkeypatch: pytest.MonkeyPatch
@@ -174,7 +174,7 @@ def test_a_failing_layer_hook_does_not_reach_the_training(
     training = TOY.replace("ReLU", "GELU") + LOOP
     assert training != TOY + LOOP
     plain = made(training)
-    where = layer_hooks._LeafHook if target == "_LeafHook._observe" else layer_hooks
+    where = layer_hooks.LeafHook if target == "LeafHook._observe" else layer_hooks
     monkeypatch.setattr(where, target.rpartition(".")[2], fail)
     complaints: list[str] = []
     recording = Recording(new_run("test", ":memory:"), budget=None, grad=True)

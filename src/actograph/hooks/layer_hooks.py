@@ -6,14 +6,16 @@ into a function that does nothing.
 
 The gradient by an output is seen by a hook on that tensor, which goes with the graph. It belongs to the value that the
 module returned, also where a later module changes the tensor in place. A forward that autograd runs inside a backward
-(activation checkpointing) repeats one that was measured: only gradients are taken from it.
+(activation checkpointing) repeats one that was measured: only gradients are taken from it. In code that is being compiled
+a hook only leaves an operator behind (`compiled`), which brings it what it asks for whenever that code runs.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,10 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from actograph.hooks import compiled
 from actograph.hooks.channels import ChannelAxes
 from actograph.hooks.flat_region import flat_region
 from actograph.hooks.leaves import Select, leaf_modules, tensors_of
 from actograph.hooks.lineage import Kinship, Lineage, kinship
+from actograph.hooks.recomputation import is_in_backward, knows_backward
 from actograph.layout.layer import LayerInfo, Quantity, Side
 from actograph.sketch.block import Block
 from actograph.sketch.links import Slot
@@ -35,10 +39,13 @@ DERIVE_FROM = (
 )
 MAX_CALLS = 4  # of one module in one forward that are told apart; later ones share "name[4+]"
 
-NO_BACKWARD = -1  # torch's number for "no backward is running"
+NO_GRADIENTS = (
+    "gradients by the outputs of layers in compiled code are not recorded: train without compile to see them"
+)
 
 Gate = Callable[[nn.Module], bool]
 OnError = Callable[[Exception], None]
+OnRemark = Callable[[str], None]
 
 
 class LayerHooks:
@@ -57,6 +64,7 @@ class LayerHooks:
         outputs: False measures no leaf; forwards are noticed all the same.
         gradients: give each output that requires a gradient a second layer for it.
         on_error: told of an error of ours in a hook, so that the forward goes on; None lets it through.
+        on_remark: told, once, what is not recorded; None warns of it.
 
     """
 
@@ -74,6 +82,7 @@ class LayerHooks:
         outputs: bool = True,
         gradients: bool = False,
         on_error: OnError | None = None,
+        on_remark: OnRemark | None = None,
     ) -> None:
         self.model = model
         self.block = block
@@ -88,15 +97,22 @@ class LayerHooks:
         self.elapsed_s = 0.0  # spent in hooks; whoever reads it resets it
         self.gradients = gradients
         self.on_error = on_error
+        self.on_remark = on_remark
+        self.turn = compiled.register_forwards(self)  # operators that write to it keep their order
+        self.step_number = 0  # of the steps that whoever records has ended
+        self._step_entered = -1  # in which the model was measured last
+        self._num_graphs = 0  # compiled when the hooks came off
+        self._remarks: set[str] = set()
         self.loss_scale = 1.0  # gradients are divided by it before they are measured
         leaves = leaf_modules(model, select) if outputs else {}
-        self._leaves = [_LeafHook(self, prefix + name, leaf) for name, leaf in leaves.items()]
+        self._leaves = [LeafHook(self, prefix + name, leaf) for name, leaf in leaves.items()]
         self._handles: list[RemovableHandle] = []
 
     def attach(self) -> None:
         """Register the hooks; does nothing when they are registered."""
         if self._handles:
             return
+        compiled.forget_graphs(self._num_graphs)
         self._handles = [
             self.model.register_forward_pre_hook(_Enter(self), prepend=True),
             *[handle for leaf in self._leaves for handle in leaf.register()],
@@ -107,9 +123,10 @@ class LayerHooks:
         """Remove the hooks; does nothing when there are none."""
         for handle in self._handles:
             handle.remove()
+        if self._handles:
+            self._num_graphs = compiled.num_graphs()
         self._handles = []
-        self.depth, self.is_measuring = 0, False
-        self.forget_tensors()
+        self.close_forward()
 
     @property
     def is_attached(self) -> bool:
@@ -129,20 +146,57 @@ class LayerHooks:
             raise error
         self.on_error(error)
 
+    def remark(self, line: str) -> None:
+        """Say once what is not recorded."""
+        if line in self._remarks:
+            return
+        self._remarks.add(line)
+        if self.on_remark is None:
+            warnings.warn(line, stacklevel=2)
+        else:
+            self.on_remark(line)
+
+    def enter(self) -> None:
+        """Open a forward of the model; at the outermost one ask the gate."""
+        if self.depth == 0:
+            self.forward_number += 1
+            self.forget_tensors()
+            self.is_measuring = self.may_measure() and self._is_first(self._step_entered)
+            if self.is_measuring:
+                self._step_entered = self.step_number
+        self.depth += 1
+
+    def leave(self) -> None:
+        """Close a forward of the model."""
+        self.depth = max(self.depth - 1, 0)
+        if self.depth == 0:
+            self.forget_tensors()
+
+    def end_step(self) -> None:
+        """Note that a step has ended; a forward that is open still was left by Ctrl-C or by an error in compiled code."""
+        self.step_number += 1
+        self.close_forward()
+
+    def close_forward(self) -> None:
+        """Take no forward for open any more."""
+        self.depth, self.is_measuring = 0, False
+        self.forget_tensors()
+
+    def _is_first(self, step_counted: int) -> bool:
+        """Tell whether something counts that was counted in this step: where repeats cannot be told, only the first does."""
+        return knows_backward() or step_counted != self.step_number
+
     def forget_tensors(self) -> None:
         """Take no tensor seen so far for one that was measured."""
         if self.lineage is not None:
             self.lineage.clear()
 
-    def measures_now(self) -> bool:
-        """Tell whether a leaf that is being called is to be measured.
+    def measures_now(self, step_counted: int = -1) -> bool:
+        """Tell whether a leaf that is being called, and was counted last in that step, is to be measured.
 
         Outside a forward of the model (its parts are called one by one) the gate is asked for each call.
         """
-        # traced as the constant True: no graph break, and nothing is recorded
-        if torch.compiler.is_compiling():
-            return False
-        return self.is_measuring if self.depth else self.may_measure()
+        return self.is_measuring if self.depth else self.may_measure() and self._is_first(step_counted)
 
     def may_measure(self) -> bool:
         """Ask the gate, but for a forward that repeats another, and one that is written down (``torch.jit.trace``)."""
@@ -151,15 +205,10 @@ class LayerHooks:
 
     def repeats_now(self) -> bool:
         """Tell whether the leaf that is being called repeats, for its gradients, a forward that was to be measured."""
-        return not torch.compiler.is_compiling() and is_in_backward() and self.gate(self.model)
+        return is_in_backward() and self.gate(self.model)
 
 
-def is_in_backward() -> bool:
-    """Tell whether autograd is running a backward on this thread."""
-    return torch._C._current_graph_task_id() != NO_BACKWARD
-
-
-class _VanishingHook:
+class VanishingHook:
     """A hook that a copy of its module does not keep.
 
     Copies get the exit of a null context: it takes any arguments, does nothing, and is pickled without this package.
@@ -174,8 +223,8 @@ class _VanishingHook:
         return getattr, (contextlib.nullcontext(), "__exit__")
 
 
-class _Enter(_VanishingHook):
-    """Opens a forward of the model; at the outermost one asks the gate."""
+class _Enter(VanishingHook):
+    """Opens a forward of the model."""
 
     __slots__ = ("hooks",)
 
@@ -183,17 +232,13 @@ class _Enter(_VanishingHook):
         self.hooks = hooks
 
     def __call__(self, module: nn.Module, args: object) -> None:
-        hooks = self.hooks
         if torch.compiler.is_compiling():
-            return
-        if hooks.depth == 0:
-            hooks.forward_number += 1
-            hooks.forget_tensors()
-            hooks.is_measuring = hooks.may_measure()
-        hooks.depth += 1
+            compiled.enter(self.hooks.turn)
+        else:
+            self.hooks.enter()
 
 
-class _Leave(_VanishingHook):
+class _Leave(VanishingHook):
     """Closes a forward of the model."""
 
     __slots__ = ("hooks",)
@@ -202,18 +247,21 @@ class _Leave(_VanishingHook):
         self.hooks = hooks
 
     def __call__(self, module: nn.Module, args: object, output: object) -> None:
-        if not torch.compiler.is_compiling():
-            self.hooks.depth = max(self.hooks.depth - 1, 0)
-            if self.hooks.depth == 0:
-                self.hooks.forget_tensors()
+        if torch.compiler.is_compiling():
+            compiled.leave(self.hooks.turn)
+        else:
+            self.hooks.leave()
 
 
-class _LeafHook(_VanishingHook):
+class LeafHook(VanishingHook):
     """Measures one module's outputs; knows its slots by call index and path."""
 
     __slots__ = (
-        "_call", "_forward_number", "_gradient_hooks", "_infos", "_kin", "_name", "_slots", "flat", "hooks", "module",
+        "__weakref__", "_call", "_forward_number", "_gradient_hooks", "_infos", "_kin", "_name", "_slots", "_step_counted",
+        "flat", "hooks", "key", "module",
     )  # fmt: skip
+
+    max_calls = MAX_CALLS
 
     def __init__(self, hooks: LayerHooks, name: str, module: nn.Module) -> None:
         self.hooks = hooks
@@ -226,6 +274,13 @@ class _LeafHook(_VanishingHook):
         self._gradient_hooks: dict[tuple[int, str], _GradientHook] = {}
         self._call = 0
         self._forward_number = -1
+        self._step_counted = -1
+        self.key = compiled.register_leaf(self)
+
+    @property
+    def kind(self) -> str:
+        """What the layer is called by class."""
+        return type(self.module).__name__
 
     def register(self) -> list[RemovableHandle]:
         handles = [self.module.register_forward_hook(self)]
@@ -236,7 +291,10 @@ class _LeafHook(_VanishingHook):
 
     def __call__(self, module: nn.Module, args: tuple[object, ...], output: object) -> None:
         hooks = self.hooks
-        if not hooks.measures_now():
+        if torch.compiler.is_compiling():
+            compiled.outputs(hooks.turn, self.key, output)
+            return
+        if not hooks.measures_now(self._step_counted):
             if hooks.gradients and hooks.repeats_now():
                 for path, tensor in tensors_of(output):
                     self._watch_gradient(self._peek_call(), path, tensor)
@@ -253,10 +311,33 @@ class _LeafHook(_VanishingHook):
             hooks.fail(error)
         hooks.elapsed_s += hooks.clock() - start_s
 
+    def observe_compiled(self, tensors: Sequence[Tensor], paths: Sequence[str]) -> None:
+        """Measure what a call in compiled code has returned: tensors that have nothing to do with others."""
+        hooks = self.hooks
+        if not (hooks.is_attached and hooks.measures_now(self._step_counted)):
+            return
+        if hooks.gradients:
+            hooks.remark(NO_GRADIENTS)
+        start_s = hooks.clock()
+        try:
+            call = self._next_call()
+            for path, tensor in zip(paths, tensors, strict=True):
+                slot = self._slots.get((call, path))
+                if slot is None and is_measurable(tensor):
+                    slot = self._add_slot(call, path, (), tensor)
+                if slot is not None:
+                    slot.calls += 1
+                    slot.output = None
+                    observe_output(tensor, slot)
+                    hooks.axes.note_latest(tensor, slot.channel_axis)
+        except Exception as error:
+            hooks.fail(error)
+        hooks.elapsed_s += hooks.clock() - start_s
+
     def observe_input(self, x: Tensor) -> None:
         """Look for the flat region in the input of the call that is about to come."""
         hooks = self.hooks
-        if not hooks.measures_now():
+        if not (hooks.is_attached and hooks.measures_now(self._step_counted)):
             return
         start_s = hooks.clock()
         try:
@@ -272,11 +353,12 @@ class _LeafHook(_VanishingHook):
 
     def _peek_call(self) -> int:
         fresh = self.hooks.depth == 0 or self._forward_number != self.hooks.forward_number
-        return 0 if fresh else min(self._call, MAX_CALLS)
+        return 0 if fresh else min(self._call, self.max_calls)
 
     def _next_call(self) -> int:
-        """Count this call: 0 at the first in an outermost forward, at most `MAX_CALLS`."""
+        """Count this call: 0 at the first in an outermost forward, at most ``max_calls``."""
         call = self._peek_call()
+        self._step_counted = self.hooks.step_number
         self._forward_number = self.hooks.forward_number
         self._call = call + 1
         return call
@@ -288,16 +370,20 @@ class _LeafHook(_VanishingHook):
                 return
             slot = self._add_slot(call, path, args, output)
         lineage = self.hooks.lineage
-        # the calls beyond MAX_CALLS share a slot: each may follow from another layer
-        if lineage is None or call == MAX_CALLS:
+        # the calls beyond max_calls share a slot: each may follow from another layer
+        if lineage is None or call == self.max_calls:
             observe_output(output, slot)
         else:
             kin = self._kin
-            if kin is not Kinship.UNKNOWN and next(iter(self.module._forward_hooks.values())) is not self:
-                kin = Kinship.UNKNOWN  # another hook came first and may have replaced the output
+            if kin is not Kinship.UNKNOWN and not self._comes_first():
+                kin = Kinship.UNKNOWN  # another hook may have replaced the output
             lineage.observe(output, args, kin, slot)
         if self.hooks.gradients:
             self._watch_gradient(call, path, output)
+
+    def _comes_first(self) -> bool:
+        """Tell whether no other hook has seen the output before."""
+        return next(iter(self.module._forward_hooks.values())) is self
 
     def _watch_gradient(self, call: int, path: str, output: Tensor) -> None:
         """Measure the gradient by an output when it comes; a leaf of the graph (a parameter) would keep the hook."""
@@ -313,11 +399,16 @@ class _LeafHook(_VanishingHook):
             self.hooks.on_layer(replace(info, flat=None, quantity=Quantity.GRADIENT))
         output.register_hook(hook)  # type: ignore[no-untyped-call]
 
+    def _call_suffix(self, call: int) -> str:
+        if call == 0:
+            return ""
+        return f"[{call}]" if call < self.max_calls else f"[{self.max_calls}+]"
+
     def _add_slot(self, call: int, path: str, args: tuple[object, ...], output: Tensor) -> Slot:
         axis = self.hooks.axes.find(self.module, args, output)
         info = LayerInfo(
-            name=self._name + _call_suffix(call) + (f":{path}" if path else ""),
-            kind=type(self.module).__name__,
+            name=self._name + self._call_suffix(call) + (f":{path}" if path else ""),
+            kind=self.kind,
             shape=tuple(output.shape),
             dtype=str(output.dtype).removeprefix("torch."),
             channel_axis=axis,
@@ -332,7 +423,7 @@ class _LeafHook(_VanishingHook):
         return slot
 
 
-class _GradientHook(_VanishingHook):
+class _GradientHook(VanishingHook):
     """Measures the gradient by one module's output, divided by the loss scale."""
 
     __slots__ = ("hooks", "slot")
@@ -357,18 +448,16 @@ class _GradientHook(_VanishingHook):
         hooks.elapsed_s += hooks.clock() - start_s
 
 
-class _InputHook(_VanishingHook):
+class _InputHook(VanishingHook):
     __slots__ = ("leaf",)
 
-    def __init__(self, leaf: _LeafHook) -> None:
+    def __init__(self, leaf: LeafHook) -> None:
         self.leaf = leaf
 
     def __call__(self, module: nn.Module, args: tuple[object, ...]) -> None:
-        if args and isinstance(args[0], Tensor):
+        if not args or not isinstance(args[0], Tensor):
+            return
+        if torch.compiler.is_compiling():
+            compiled.given(self.leaf.hooks.turn, self.leaf.key, args[0])
+        else:
             self.leaf.observe_input(args[0])
-
-
-def _call_suffix(call: int) -> str:
-    if call == 0:
-        return ""
-    return f"[{call}]" if call < MAX_CALLS else f"[{MAX_CALLS}+]"

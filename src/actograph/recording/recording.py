@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from actograph.errors import UsageError
-from actograph.hooks.layer_hooks import LayerHooks, OnError
+from actograph.hooks.layer_hooks import LayerHooks, OnError, OnRemark
 from actograph.hooks.leaves import Select
+from actograph.hooks.recomputation import will_be_repeated
 from actograph.layout.layer import LayerInfo
 from actograph.recording.cadence import EveryNth
 from actograph.recording.order import LayerOrder
@@ -76,6 +77,7 @@ class Recording:
         self._layers = layers
         self._grad = grad
         self.on_error: OnError | None = None  # of models attached from now on: see `LayerHooks`
+        self.on_remark: OnRemark | None = None  # likewise
         self._optimizers: list[torch.optim.Optimizer] = []
         self._handles: dict[torch.optim.Optimizer, list[RemovableHandle]] = {}
         self._parameters = ParameterRecorder(writer)
@@ -101,6 +103,7 @@ class Recording:
             hooks = LayerHooks(
                 model, self._block, self._add_layer, self._gate, self._select, prefix, self._clock,
                 outputs=self._layers, gradients=self._grad, on_error=self.on_error,
+                on_remark=self.on_remark,
             )  # fmt: skip
             self._hooks[id(model)] = hooks
             self._parameters.add_model(model, prefix)
@@ -260,9 +263,9 @@ class Recording:
 
     def _gate(self, model: nn.Module) -> bool:
         """Tell whether a forward that begins is a training forward of a step to record."""
-        if not torch.is_grad_enabled():
-            return False
         if not (model.training if self._phase is None else self._phase == TRAIN):
+            return False
+        if not (torch.is_grad_enabled() or will_be_repeated()):
             return False
         if self._step_began_s is None:
             self._step_began_s = self._clock()
@@ -318,6 +321,8 @@ class Recording:
         self._pacer.end_step(elapsed_s, measured_s - began_s + self._take_hook_time(), now_s - measured_s)
         self._step_began_s = None
         self._step += 1
+        for hooks in self._hooks.values():
+            hooks.end_step()
 
     def _take_hook_time(self) -> float:
         total_s, self._parameters_s = self._parameters_s, 0.0
