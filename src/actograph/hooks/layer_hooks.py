@@ -45,7 +45,7 @@ NO_GRADIENTS = (
 
 Gate = Callable[[nn.Module], bool]
 OnError = Callable[[Exception], None]
-OnRemark = Callable[[str], None]
+OnRemark = Callable[[str, bool], None]
 
 
 class LayerHooks:
@@ -64,7 +64,7 @@ class LayerHooks:
         outputs: False measures no leaf; forwards are noticed all the same.
         gradients: give each output that requires a gradient a second layer for it.
         on_error: told of an error of ours in a hook, so that the forward goes on; None lets it through.
-        on_remark: told, once, what is not recorded; None warns of it.
+        on_remark: told, once, what is not recorded, and whether somebody has asked for it; None: then there is a warning.
 
     """
 
@@ -103,6 +103,7 @@ class LayerHooks:
         self._step_entered = -1  # in which the model was measured last
         self._num_graphs = 0  # compiled when the hooks came off
         self._remarks: set[str] = set()
+        self.missing_when_compiled = {NO_GRADIENTS: True} if gradients else {}  # whether it was asked for
         self.loss_scale = 1.0  # gradients are divided by it before they are measured
         leaves = leaf_modules(model, select) if outputs else {}
         self._leaves = [LeafHook(self, prefix + name, leaf) for name, leaf in leaves.items()]
@@ -146,15 +147,15 @@ class LayerHooks:
             raise error
         self.on_error(error)
 
-    def remark(self, line: str) -> None:
+    def remark(self, line: str, *, is_asked_for: bool) -> None:
         """Say once what is not recorded."""
         if line in self._remarks:
             return
         self._remarks.add(line)
-        if self.on_remark is None:
+        if self.on_remark is not None:
+            self.on_remark(line, is_asked_for)
+        elif is_asked_for:
             warnings.warn(line, stacklevel=2)
-        else:
-            self.on_remark(line)
 
     def enter(self) -> None:
         """Open a forward of the model; at the outermost one ask the gate."""
@@ -316,8 +317,8 @@ class LeafHook(VanishingHook):
         hooks = self.hooks
         if not (hooks.is_attached and hooks.measures_now(self._step_counted)):
             return
-        if hooks.gradients:
-            hooks.remark(NO_GRADIENTS)
+        for line, is_asked_for in hooks.missing_when_compiled.items():
+            hooks.remark(line, is_asked_for=is_asked_for)
         start_s = hooks.clock()
         try:
             call = self._next_call()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from actograph.errors import UsageError
+from actograph.hooks.functional import AUTO, Functional, FunctionalHooks, check_functional
 from actograph.hooks.layer_hooks import LayerHooks, OnError, OnRemark
 from actograph.hooks.leaves import Select
 from actograph.hooks.recomputation import will_be_repeated
@@ -52,6 +54,7 @@ class Recording:
         layers: whether to record the layers' outputs.
         grad: whether to record the gradients by these outputs too.
         every: record every so many steps, whatever they cost; ``budget`` must be None then.
+        functional: whether to record activations that are called as functions; "auto": if the first forward has some.
 
     """
 
@@ -65,6 +68,7 @@ class Recording:
         layers: bool = True,
         grad: bool = False,
         every: int | None = None,
+        functional: Functional = AUTO,
     ) -> None:
         assert every is None or budget is None, "one of the two sets the pace"
         self._writer = writer
@@ -74,10 +78,12 @@ class Recording:
         self._block = Block()
         self._order = LayerOrder()
         self._hooks: dict[int, LayerHooks] = {}  # by id of the model, which the hooks keep alive
+        self._functions: dict[int, FunctionalHooks] = {}  # likewise
+        self._functional = check_functional(functional) if layers else False
         self._layers = layers
         self._grad = grad
         self.on_error: OnError | None = None  # of models attached from now on: see `LayerHooks`
-        self.on_remark: OnRemark | None = None  # likewise
+        self.on_remark: OnRemark | None = None  # told, not warned of, what is not recorded
         self._optimizers: list[torch.optim.Optimizer] = []
         self._handles: dict[torch.optim.Optimizer, list[RemovableHandle]] = {}
         self._parameters = ParameterRecorder(writer)
@@ -103,15 +109,19 @@ class Recording:
             hooks = LayerHooks(
                 model, self._block, self._add_layer, self._gate, self._select, prefix, self._clock,
                 outputs=self._layers, gradients=self._grad, on_error=self.on_error,
-                on_remark=self.on_remark,
+                on_remark=self._note_remark,
             )  # fmt: skip
             self._hooks[id(model)] = hooks
+            self._functions[id(model)] = FunctionalHooks(hooks, self._functional, self._select, prefix)
             self._parameters.add_model(model, prefix)
         hooks.attach()
+        functions = self._functions[id(model)]
+        functions.attach()
         self._writer.reopen()
         if is_running:
-            hooks.depth, hooks.is_measuring = 1, hooks.may_measure()
-            hooks.forward_number += 1
+            hooks.close_forward()
+            hooks.enter()
+            functions.begin()
 
     def optimizer(
         self, optimizer: torch.optim.Optimizer, *, gradients: bool = False, hooked: bool = True
@@ -186,6 +196,8 @@ class Recording:
 
     def detach(self) -> None:
         """Take all hooks off and store nothing: what was recorded stays with this object."""
+        for functions in self._functions.values():
+            functions.detach()
         for hooks in self._hooks.values():
             hooks.detach()
         for handle in itertools.chain(*self._handles.values()):
@@ -270,6 +282,14 @@ class Recording:
         if self._step_began_s is None:
             self._step_began_s = self._clock()
         return self._pacer.records_now
+
+    def _note_remark(self, line: str, is_asked_for: bool) -> None:  # noqa: FBT001  a callback
+        """Keep in the run what is not recorded; say it where somebody has asked for it."""
+        self._writer.add_event(self._step, "remark", text=line)
+        if self.on_remark is not None:
+            self.on_remark(line, is_asked_for)
+        elif is_asked_for:
+            warnings.warn(line, stacklevel=2)
 
     def _add_layer(self, layer: LayerInfo) -> None:
         if self._order.add(layer, self._writer.layers):

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from actograph.errors import RunInUseError
+from actograph.hooks.functional import AUTO, Functional, check_functional
 from actograph.hooks.leaves import Select
 from actograph.recording.pacing import check_budget
 from actograph.recording.recording import Recording, check_unattached
@@ -38,6 +39,7 @@ def watch(
     budget: float | None = 0.03,
     grad: bool = False,
     gradients: bool = False,
+    functional: Functional = AUTO,
 ) -> Recording:
     """Record the model's layers at every optimizer step until the returned recording is closed.
 
@@ -54,9 +56,11 @@ def watch(
         budget: share of the step time that recording may take; steps are thinned evenly to keep it. None: every step.
         grad: whether to record the gradients by the layers' outputs too.
         gradients: whether to record the optimizer's parameters: their gradients, weights and updates.
+        functional: whether to record activations called as functions (``F.relu``), which slows each call of torch in the
+            forward by some microseconds; "auto" does if the first training forward has some.
 
     Raises:
-        UsageError: the folder holds a run already, or ``select`` matches no layer.
+        UsageError: the folder holds a run already, ``select`` matches no layer, or an option is none of those named.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
     >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -73,8 +77,9 @@ def watch(
     """
     check_unattached(model)
     check_budget(budget)
+    check_functional(functional)
     writer = new_run(name or type(model).__name__.lower(), out, device=str(device_of(model)))
-    recording = Recording(writer, select=select, budget=budget, grad=grad)
+    recording = Recording(writer, select=select, budget=budget, grad=grad, functional=functional)
     try:
         recording.attach(model)
     except Exception:
