@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils.checkpoint import checkpoint
@@ -64,11 +64,9 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.block1(x)
-        if self.reentrant is None:
-            x = self.block2(x)
-        else:
-            x = checkpoint(self.block2, x, use_reentrant=self.reentrant)
-        return F.gelu(x)
+        if self.reentrant is not None:
+            return F.gelu(checkpoint(self.block2, x, use_reentrant=self.reentrant))
+        return F.gelu(self.block2(x))
 
 
 def train(
@@ -93,9 +91,7 @@ def check(view: RunView, name: str, step: int, before: Tensor, after: Tensor) ->
     reference = numpy_row(after.detach().numpy(), seen.detach().numpy(), layer.flat)
     np.testing.assert_array_equal(row[COUNTS], reference[COUNTS], err_msg=name)
     np.testing.assert_allclose(row[: Field.ZEROS], reference[: Field.ZEROS], rtol=1e-5)
-    np.testing.assert_array_equal(
-        view.buckets[step].hist[position], numpy_histogram(after.detach().numpy())
-    )
+    np.testing.assert_array_equal(view.buckets[step].hist[position], numpy_histogram(after.detach().numpy()))
     if layer.num_flags:
         assert layer.flat is not None
         assert layer.channel_axis is not None
@@ -142,14 +138,18 @@ def test_a_functional_activation_has_the_row_of_its_module(kind: str) -> None:
         (lambda x: F.softmax(x, dim=-1), "softmax"),
         (lambda x: x.log_softmax(-1), "log_softmax"),
         (lambda x: F.scaled_dot_product_attention(x[None], x[None], x[None]), "scaled_dot_product_attention"),
-        (lambda x: F.scaled_dot_product_attention(query=x[None], key=x[None], value=x[None]), "scaled_dot_product_attention"),
+        (lambda x: F.scaled_dot_product_attention(query=x[None], key=x, value=x), "scaled_dot_product_attention"),
         (lambda x: F.glu(x, -1), "glu"),
     ],
 )  # fmt: skip
-def test_functions_without_a_flat_region_are_recorded_too(function: Callable[[Tensor], Tensor], name: str) -> None:
+def test_functions_without_a_flat_region_are_recorded_too(
+    function: Callable[[Tensor], Tensor], name: str
+) -> None:
     model, x = Calls(function), torch.randn(8, 4)
     view = train(model, [x])
-    assert [(layer.name, layer.kind, layer.flat) for layer in view.layers[1:]] == [(name, f"functional {name}", None)]
+    assert [(layer.name, layer.kind, layer.flat) for layer in view.layers[1:]] == [
+        (name, f"functional {name}", None)
+    ]
     check(view, name, 0, x, model(x))
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
 from typing import Any, Literal
 
 import torch
@@ -30,7 +31,8 @@ Functional = bool | Literal["auto"]
 AUTO: Literal["auto"] = "auto"
 
 MAX_CALLS = 16  # of one function by one module in one forward that are told apart: a forward often loops over its layers
-CALL_S = 3e-6  # what the mode adds to one call of a function of torch, on the machine of benchmarks/LOG.md
+OWN_FRAMES = 3  # on the stack above whoever has called a function, when it is asked who that was
+CALL_S = 5e-6  # what the mode adds to one call of a function of torch: 3 to 6 us on two machines, 6 to 9 on a busy one
 
 NOT_COMPILED = "activations called as functions (F.relu) are not looked for in models with compiled code"
 
@@ -102,7 +104,7 @@ class FunctionalHooks:
         forward.depth += 1
         looks = self._wanted if self._is_settled else AUTO
         if forward.depth == 1 and looks and self.hooks.is_measuring:
-            forward.mode = _ActivationMode(self)
+            forward.mode, self.hooks.has_mode = _ActivationMode(self), True
             forward.mode.__enter__()  # type: ignore[no-untyped-call]
 
     def end(self, *, succeeded: bool) -> None:
@@ -119,6 +121,7 @@ class FunctionalHooks:
     def _close(self) -> None:
         forward = self._open
         mode, forward.mode, forward.depth = forward.mode, None, 0
+        self.hooks.has_mode = False
         if mode is not None:
             _take_off(mode)
 
@@ -147,15 +150,15 @@ class FunctionalHooks:
 
     def _calling_module(self) -> str | None:
         """Return the name of the module whose forward is running; None in a leaf, and outside of the model."""
-        frame = sys._getframe(1)
-        while frame.f_back is not None:
-            frame = frame.f_back
+        frame: FrameType | None = sys._getframe(OWN_FRAMES)
+        while frame is not None:
             code = frame.f_code
             if code.co_argcount and code.co_varnames[0] == "self":
                 module = frame.f_locals.get("self")
                 found = self._owners.get(id(module))
                 if found is not None and found[0] is module:
                     return None if id(module) in self._leaves else found[1]
+            frame = frame.f_back
         return None
 
 

@@ -93,6 +93,9 @@ class LayerHooks:
         self.depth = 0  # of forwards of the model that are open (a model may call itself)
         self.forward_number = 0  # tells a module's hook that its call index starts again
         self.is_measuring = False
+        self.has_mode = (
+            False  # somebody watches torch's functions: not ours, each would cost some microseconds more
+        )
         self.clock = clock
         self.elapsed_s = 0.0  # spent in hooks; whoever reads it resets it
         self.gradients = gradients
@@ -103,6 +106,7 @@ class LayerHooks:
         self._step_entered = -1  # in which the model was measured last
         self._num_graphs = 0  # compiled when the hooks came off
         self._remarks: set[str] = set()
+        self.has_seen_compiled = False  # a layer in compiled code was measured
         self.missing_when_compiled = {NO_GRADIENTS: True} if gradients else {}  # whether it was asked for
         self.loss_scale = 1.0  # gradients are divided by it before they are measured
         leaves = leaf_modules(model, select) if outputs else {}
@@ -302,21 +306,29 @@ class LeafHook(VanishingHook):
             return
         start_s = hooks.clock()
         try:
-            call = self._next_call()
-            if isinstance(output, Tensor):
-                self._observe(call, "", args, output)
+            if hooks.has_mode:
+                with torch._C.DisableTorchFunction():
+                    self._observe_output(args, output)
             else:
-                for path, tensor in tensors_of(output):
-                    self._observe(call, path, args, tensor)
+                self._observe_output(args, output)
         except Exception as error:
             hooks.fail(error)
         hooks.elapsed_s += hooks.clock() - start_s
+
+    def _observe_output(self, args: tuple[object, ...], output: object) -> None:
+        call = self._next_call()
+        if isinstance(output, Tensor):
+            self._observe(call, "", args, output)
+        else:
+            for path, tensor in tensors_of(output):
+                self._observe(call, path, args, tensor)
 
     def observe_compiled(self, tensors: Sequence[Tensor], paths: Sequence[str]) -> None:
         """Measure what a call in compiled code has returned: tensors that have nothing to do with others."""
         hooks = self.hooks
         if not (hooks.is_attached and hooks.measures_now(self._step_counted)):
             return
+        hooks.has_seen_compiled = True
         for line, is_asked_for in hooks.missing_when_compiled.items():
             hooks.remark(line, is_asked_for=is_asked_for)
         start_s = hooks.clock()

@@ -232,6 +232,11 @@ class Recording:
         """Whether a training forward was seen since the last step ended."""
         return self._step_began_s is not None
 
+    @property
+    def has_seen_compiled(self) -> bool:
+        """Whether a layer in compiled code was measured."""
+        return any(hooks.has_seen_compiled for hooks in self._hooks.values())
+
     def view(self) -> RunView:
         """Return the run as it is now."""
         self._drain()
