@@ -201,11 +201,12 @@ def test_a_model_that_ran_compiled_before_is_compiled_again_with_its_hooks() -> 
     check(train(model, run, data), expected)
 
 
-def test_units_of_a_compiled_activation_lie_along_its_producers_axis() -> None:
+@pytest.mark.parametrize("act", [nn.ReLU(), nn.GELU()])
+def test_units_of_a_compiled_activation_lie_along_its_producers_axis(act: nn.Module) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.conv, self.act, self.out = nn.Conv1d(2, 4, 1), nn.ReLU(), nn.Linear(6, 3)
+            self.conv, self.act, self.out = nn.Conv1d(2, 4, 1), act, nn.Linear(6, 3)
 
         def forward(self, x: Tensor) -> dict[str, Any]:
             x = self.act(self.conv(x))

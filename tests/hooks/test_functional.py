@@ -285,6 +285,14 @@ def test_the_mode_is_left_when_the_forward_fails(error: type[BaseException]) -> 
     assert view.moments.num.tolist() == [[4, 4], [12, 12], [12, 12]]
 
 
+def test_closing_the_record_takes_off_a_mode_that_ctrl_c_has_left() -> None:
+    model = Failing(KeyboardInterrupt)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with pytest.raises(KeyboardInterrupt), watch(model, optimizer, out=":memory:", budget=None):
+        model(torch.randn(1, 4))
+    assert not _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+
+
 def test_a_mode_that_the_forward_puts_on_stays_on() -> None:
     class Opens(nn.Module):
         def __init__(self) -> None:

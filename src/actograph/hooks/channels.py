@@ -43,7 +43,7 @@ class ChannelAxes:
         axis = _own_axis(module, output)
         if axis is None:
             axis = next((self._known(x, output) for x in inputs if isinstance(x, Tensor)), None)
-        if axis is None and not inputs and self._latest is not None and self._latest[0] == output.ndim:
+        if axis is None and self._latest is not None and self._latest[0] == output.ndim:
             axis = self._latest[1]  # in compiled code no tensor is known again: take it from the layer before
         if axis is None:
             axis = _usual_axis(output)
