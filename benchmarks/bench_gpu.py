@@ -136,7 +136,8 @@ def slot_for(*, marks: bool = False) -> Slot:
     block = Block()
     slot = block.add(DEVICE, RELU if marks else None, 1, UNITS)
     if marks:
-        block._devices[slot.values.device].look_for_rectified(slot)
+        (device_rows,) = block._devices.values()
+        device_rows.look_for_rectified(slot)
     return slot
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -312,12 +313,18 @@ def test_the_compiled_code_is_what_runs() -> None:
     assert len(seen) >= NUM_BATCHES
 
 
-def test_recording_compiled_layers_warns_that_there_is_nothing_to_see() -> None:
+def test_layers_of_compiled_code_are_recorded_in_every_fit_as_without() -> None:
     torch.compiler.reset()
-    learn = learner(compile={"backend": "eager"})
-    with pytest.warns(UserWarning, match="ActivationStats sees no layer of compiled code"):
-        learn.fit(1, callbacks=[ActivationStats(out=":memory:")])
-    assert learn.callbacks[ActivationStats].view.layers == ()
+    views = []
+    for learn in (learner(), learner(compile={"backend": "aot_eager"})):
+        for _ in range(2):
+            learn.fit(1, callbacks=[ActivationStats(out=":memory:", budget=None)])
+            learn.validate()
+        views.append(learn.callbacks[ActivationStats].view)
+    plain, compiled = views
+    assert compiled.layers == plain.layers
+    assert compiled.num_steps == plain.num_steps > 0
+    np.testing.assert_allclose(compiled.rows, plain.rows, rtol=1e-4, atol=1e-6)
 
 
 def test_sparse_adam_on_dense_gradients_is_torchs_own_error() -> None:

@@ -5,7 +5,6 @@ No loop of its own: ``train/loop.py`` has it, and this overrides nothing there.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -90,7 +89,8 @@ class Learner:
         clip_value: largest absolute value of a gradient's entries (``Clip``).
         amp: "bf16" or "fp16": compute in half precision where it is safe (``MixedPrecision``).
         compile: run the model through ``torch.compile``, with these options of it if a dict is given; the names in
-            ``model.state_dict()`` stay as they are. Layers of compiled code are not recorded.
+            ``model.state_dict()`` stay as they are. Layers are recorded as ever; gradients by their outputs are not, nor are
+            activations called as functions.
 
     >>> x = torch.linspace(-1, 1, 64).reshape(64, 1)
     >>> batches = list(zip(x.split(16), (2 * x).split(16)))
@@ -422,9 +422,7 @@ class Learner:
         return ScheduleParams(lr=shape(max(rates)), momentum=momentum, ratios=ratios)
 
     def _fit(self, epochs: int, visitors: tuple[Callback, ...], steps: int | None) -> None:
-        callbacks = in_order((*self.callbacks.permanent, *visitors))  # refuses before anything is kept
-        if self.compile is not False and any(isinstance(callback, ActivationStats) for callback in callbacks):
-            warnings.warn("ActivationStats sees no layer of compiled code: leave out compile", stacklevel=3)
+        in_order((*self.callbacks.permanent, *visitors))  # refuses before anything is kept
         self.callbacks.keep(visitors)
         self.loop.fit(epochs, (*self.callbacks.permanent, *visitors), steps=steps)
 

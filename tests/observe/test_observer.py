@@ -165,7 +165,7 @@ def test_a_failing_recording_does_not_reach_the_training(
 
 
 @pytest.mark.parametrize(
-    "target", ["_LeafHook._observe", "_GradientHook.__call__.observe_output", "observe_input"]
+    "target", ["LeafHook._observe", "_GradientHook.__call__.observe_output", "observe_input"]
 )
 def test_a_failing_layer_hook_does_not_reach_the_training(
     target: str, monkeypatch: pytest.MonkeyPatch
@@ -176,7 +176,7 @@ def test_a_failing_layer_hook_does_not_reach_the_training(
     training = TOY.replace("ReLU", "GELU") + LOOP
     assert training != TOY + LOOP
     plain = made(training)
-    where = layer_hooks._LeafHook if target == "_LeafHook._observe" else layer_hooks
+    where = layer_hooks.LeafHook if target == "LeafHook._observe" else layer_hooks
     monkeypatch.setattr(where, target.rpartition(".")[2], fail)
     complaints: list[str] = []
     recording = Recording(new_run("test", ":memory:"), budget=None, grad=True)
@@ -239,23 +239,31 @@ for x in DataLoader(Data(), batch_size=4, num_workers=1, multiprocessing_context
     assert program.view.moments.num[:, 2].tolist() == [8, 8, 8]
 
 
-def test_compiled_models_are_not_recorded_and_the_run_says_so(
+def test_a_compiled_model_is_recorded(program: Program, capsys: pytest.CaptureFixture[str]) -> None:
+    compiled = """
+compiled = torch.compile(model, backend="eager", fullgraph=True)
+with torch.no_grad():
+    compiled(torch.ones(4, 4))  # compiled without hooks
+"""
+    expected = watched()
+    assert program.run(TOY + compiled + LOOP.replace("model(x)", "compiled(x)")) == 0
+    assert "not recorded" not in capsys.readouterr().err
+    assert [layer.name for layer in program.view.layers] == [layer.name for layer in expected.layers]
+    np.testing.assert_allclose(program.view.rows, expected.rows, rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_first_seen_inside_a_trace_is_not_recorded_and_the_run_says_so(
     program: Program, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = (
-        TOY
-        + """
-other = nn.Linear(4, 4)
-compiled = torch.compile(model, backend="eager", fullgraph=True)
-inner = torch.compile(lambda x: other(x).sum(), backend="eager", fullgraph=True)
+    inner = """
+inner = torch.compile(lambda x: model(x).sum(), backend="eager", fullgraph=True)
 for x, y in batches():
-    (nn.functional.mse_loss(compiled(x), y) + inner(x)).backward()
+    inner(x).backward()
     optimizer.step()
 """
-    )
-    assert program.run(source) == 0
+    assert program.run(TOY + inner) == 0
     said = capsys.readouterr().err
-    assert "OptimizedModule is not recorded: layers of a compiled model" in said
+    assert "compiled code was run, and no layer in it was recorded" in said
     assert "no layer was recorded" in said
     assert (program.view.num_steps, len(program.view.layers)) == (6, 0)
     assert len(program.view.scalar("loss")) == 6

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from actograph.callbacks.run_callback import RunCallback
+from actograph.hooks.functional import AUTO, Functional, check_functional
 from actograph.hooks.leaves import Select
 from actograph.recording.recording import Recording
 from actograph.runlog.store import RunWriter
@@ -32,6 +33,8 @@ class ActivationStats(RunCallback):
         name: what to call the run; the model's class when None.
         config: plain data to keep with the run and to show in the report; nothing else of the caller is stored.
         grad: whether to record the gradients of the loss by these outputs too: ``learn.activation_stats.gradients``.
+        functional: whether to record activations called as functions (``F.relu``), which slows each call of torch in the
+            forward by some microseconds; "auto" does if the first training forward has some.
 
     """
 
@@ -48,10 +51,12 @@ class ActivationStats(RunCallback):
         config: Mapping[str, Any] | None = None,
         *,
         grad: bool = False,
+        functional: Functional = AUTO,
     ) -> None:
         super().__init__(budget, out, name, config)
         self.select = select
         self.grad = grad
+        self.functional = check_functional(functional)
         self._precision: MixedPrecision | None = None
 
     @property
@@ -71,4 +76,6 @@ class ActivationStats(RunCallback):
             self.recording.loss_scale = self._precision.scale
 
     def _record_into(self, writer: RunWriter) -> Recording:
-        return Recording(writer, select=self.select, budget=self.budget, grad=self.grad)
+        return Recording(
+            writer, select=self.select, budget=self.budget, grad=self.grad, functional=self.functional
+        )

@@ -34,17 +34,26 @@ class ChannelAxes:
 
     def __init__(self) -> None:
         self._axis_of = WeakIdKeyDictionary()
+        self._latest: tuple[int, int] | None = (
+            None  # number of axes and which counts units, of the latest output
+        )
 
     def find(self, module: nn.Module, inputs: tuple[object, ...], output: Tensor) -> int | None:
         """Return the axis (not negative) of a module's output, None for a scalar, and remember it."""
         axis = _own_axis(module, output)
         if axis is None:
             axis = next((self._known(x, output) for x in inputs if isinstance(x, Tensor)), None)
+        if axis is None and self._latest is not None and self._latest[0] == output.ndim:
+            axis = self._latest[1]  # in compiled code no tensor is known again: take it from the layer before
         if axis is None:
             axis = _usual_axis(output)
         if axis is not None:
             self._axis_of[output] = axis
         return axis
+
+    def note_latest(self, output: Tensor, axis: int | None) -> None:
+        """Remember the axis of an output for the next layer, whose inputs will not be known."""
+        self._latest = None if axis is None else (output.ndim, axis)
 
     def _known(self, x: Tensor, output: Tensor) -> int | None:
         return int(self._axis_of[x]) if x in self._axis_of and x.ndim == output.ndim else None

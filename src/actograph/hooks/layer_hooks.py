@@ -6,14 +6,16 @@ into a function that does nothing.
 
 The gradient by an output is seen by a hook on that tensor, which goes with the graph. It belongs to the value that the
 module returned, also where a later module changes the tensor in place. A forward that autograd runs inside a backward
-(activation checkpointing) repeats one that was measured: only gradients are taken from it.
+(activation checkpointing) repeats one that was measured: only gradients are taken from it. In code that is being compiled
+a hook only leaves an operator behind (`compiled`), which brings it what it asks for whenever that code runs.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -21,10 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from actograph.hooks import compiled
 from actograph.hooks.channels import ChannelAxes
 from actograph.hooks.flat_region import flat_region
 from actograph.hooks.leaves import Select, leaf_modules, tensors_of
 from actograph.hooks.lineage import Kinship, Lineage, kinship
+from actograph.hooks.recomputation import is_in_backward, knows_backward
 from actograph.layout.layer import LayerInfo, Quantity, Side
 from actograph.sketch.block import Block
 from actograph.sketch.links import Slot
@@ -35,10 +39,13 @@ DERIVE_FROM = (
 )
 MAX_CALLS = 4  # of one module in one forward that are told apart; later ones share "name[4+]"
 
-NO_BACKWARD = -1  # torch's number for "no backward is running"
+NO_GRADIENTS = (
+    "gradients by the outputs of layers in compiled code are not recorded: train without compile to see them"
+)
 
 Gate = Callable[[nn.Module], bool]
 OnError = Callable[[Exception], None]
+OnRemark = Callable[[str, bool], None]
 
 
 class Listener(Protocol):
@@ -68,6 +75,7 @@ class LayerHooks:
         gradients: give each output that requires a gradient a second layer for it.
         on_error: told of an error of ours in a hook, so that the forward goes on; None lets it through.
         listener: told of the model's outermost forwards.
+        on_remark: told, once, what is not recorded, and whether somebody has asked for it; None: then there is a warning.
 
     """
 
@@ -86,6 +94,7 @@ class LayerHooks:
         gradients: bool = False,
         on_error: OnError | None = None,
         listener: Listener | None = None,
+        on_remark: OnRemark | None = None,
     ) -> None:
         self.listener = listener
         self.model = model
@@ -98,19 +107,31 @@ class LayerHooks:
         self.forward_number = 0  # tells a module's hook that its call index starts again
         self.is_measuring = False
         self.is_heard = False  # the open forward, by the listener
+        self.has_mode = (
+            False  # somebody watches torch's functions: not ours, each would cost some microseconds more
+        )
         self.clock = clock
         self.elapsed_s = 0.0  # spent in hooks; whoever reads it resets it
         self.gradients = gradients
         self.on_error = on_error
+        self.on_remark = on_remark
+        self.turn = compiled.register_forwards(self)  # operators that write to it keep their order
+        self.step_number = 0  # of the steps that whoever records has ended
+        self._step_entered = -1  # in which the model was measured last
+        self._num_graphs = 0  # compiled when the hooks came off
+        self._remarks: set[str] = set()
+        self.has_seen_compiled = False  # a layer in compiled code was measured
+        self.missing_when_compiled = {NO_GRADIENTS: True} if gradients else {}  # whether it was asked for
         self.loss_scale = 1.0  # gradients are divided by it before they are measured
         leaves = leaf_modules(model, select) if outputs else {}
-        self._leaves = [_LeafHook(self, prefix + name, leaf) for name, leaf in leaves.items()]
+        self._leaves = [LeafHook(self, prefix + name, leaf) for name, leaf in leaves.items()]
         self._handles: list[RemovableHandle] = []
 
     def attach(self) -> None:
         """Register the hooks; does nothing when they are registered."""
         if self._handles:
             return
+        compiled.forget_graphs(self._num_graphs)
         self._handles = [
             self.model.register_forward_pre_hook(_Enter(self), prepend=True, with_kwargs=True),
             *[handle for leaf in self._leaves for handle in leaf.register()],
@@ -121,9 +142,10 @@ class LayerHooks:
         """Remove the hooks; does nothing when there are none."""
         for handle in self._handles:
             handle.remove()
+        if self._handles:
+            self._num_graphs = compiled.num_graphs()
         self._handles = []
-        self.depth, self.is_measuring = 0, False
-        self.forget_tensors()
+        self.close_forward()
 
     @property
     def is_attached(self) -> bool:
@@ -143,44 +165,77 @@ class LayerHooks:
             raise error
         self.on_error(error)
 
-    def forget_tensors(self) -> None:
-        """Take no tensor seen so far for one that was measured."""
-        if self.lineage is not None:
-            self.lineage.clear()
+    def remark(self, line: str, *, is_asked_for: bool) -> None:
+        """Say once what is not recorded."""
+        if line in self._remarks:
+            return
+        self._remarks.add(line)
+        if self.on_remark is not None:
+            self.on_remark(line, is_asked_for)
+        elif is_asked_for:
+            warnings.warn(line, stacklevel=2)
 
-    def begin_forward(self, inputs: object) -> None:
-        """Open an outermost forward."""
-        self.forward_number += 1
-        self.forget_tensors()
-        self.is_measuring = self.may_measure()
-        self.is_heard = self.listener is not None and not is_in_backward() and not _is_tracing()
-        if self.is_heard:
-            assert self.listener is not None
-            start_s = self.clock()
-            try:
-                self.listener.enter(self.model, inputs, is_measured=self.is_measuring)
-            except Exception as error:
-                self.fail(error)
-            self.elapsed_s += self.clock() - start_s
+    def enter(self, inputs: object = None) -> None:
+        """Open a forward of the model; at the outermost one ask the gate. Compiled code does not tell its inputs."""
+        if self.depth == 0:
+            self.forward_number += 1
+            self.forget_tensors()
+            self.is_measuring = self.may_measure() and self._is_first(self._step_entered)
+            if self.is_measuring:
+                self._step_entered = self.step_number
+            if self.listener is not None and inputs is not None:
+                self._tell_listener(self.listener, inputs)
+        self.depth += 1
 
-    def end_forward(self, output: object) -> None:
-        """Close an outermost forward."""
+    def leave(self, output: object = None) -> None:
+        """Close a forward of the model."""
+        self.depth = max(self.depth - 1, 0)
+        if self.depth:
+            return
         self.forget_tensors()
         if self.is_heard and self.listener is not None:
+            self.is_heard = False
             try:
                 self.listener.leave(self.model, output)
             except Exception as error:
                 self.fail(error)
 
-    def measures_now(self) -> bool:
-        """Tell whether a leaf that is being called is to be measured.
+    def _tell_listener(self, listener: Listener, inputs: object) -> None:
+        self.is_heard = not is_in_backward() and not _is_tracing()
+        if not self.is_heard:
+            return
+        start_s = self.clock()
+        try:
+            listener.enter(self.model, inputs, is_measured=self.is_measuring)
+        except Exception as error:
+            self.fail(error)
+        self.elapsed_s += self.clock() - start_s
+
+    def end_step(self) -> None:
+        """Note that a step has ended; a forward that is open still was left by Ctrl-C or by an error in compiled code."""
+        self.step_number += 1
+        self.close_forward()
+
+    def close_forward(self) -> None:
+        """Take no forward for open any more."""
+        self.depth, self.is_measuring, self.is_heard = 0, False, False
+        self.forget_tensors()
+
+    def _is_first(self, step_counted: int) -> bool:
+        """Tell whether something counts that was counted in this step: where repeats cannot be told, only the first does."""
+        return knows_backward() or step_counted != self.step_number
+
+    def forget_tensors(self) -> None:
+        """Take no tensor seen so far for one that was measured."""
+        if self.lineage is not None:
+            self.lineage.clear()
+
+    def measures_now(self, step_counted: int = -1) -> bool:
+        """Tell whether a leaf that is being called, and was counted last in that step, is to be measured.
 
         Outside a forward of the model (its parts are called one by one) the gate is asked for each call.
         """
-        # traced as the constant True: no graph break, and nothing is recorded
-        if torch.compiler.is_compiling():
-            return False
-        return self.is_measuring if self.depth else self.may_measure()
+        return self.is_measuring if self.depth else self.may_measure() and self._is_first(step_counted)
 
     def may_measure(self) -> bool:
         """Ask the gate, but for a forward that repeats another, and one that is written down (``torch.jit.trace``)."""
@@ -188,7 +243,7 @@ class LayerHooks:
 
     def repeats_now(self) -> bool:
         """Tell whether the leaf that is being called repeats, for its gradients, a forward that was to be measured."""
-        return not torch.compiler.is_compiling() and is_in_backward() and self.gate(self.model)
+        return is_in_backward() and self.gate(self.model)
 
 
 def _is_tracing() -> bool:
@@ -200,19 +255,14 @@ def hooks_on(model: nn.Module) -> list[LayerHooks]:
     return [hook.hooks for hook in model._forward_pre_hooks.values() if isinstance(hook, _Enter)]
 
 
-def is_in_backward() -> bool:
-    """Tell whether autograd is running a backward on this thread."""
-    return torch._C._current_graph_task_id() != NO_BACKWARD
-
-
 def is_ours(hook: object) -> bool:
     """Tell whether a module's hook is one of these, or what a copy has instead of it."""
     return (
-        isinstance(hook, _VanishingHook) or getattr(hook, "__func__", None) is contextlib.nullcontext.__exit__
+        isinstance(hook, VanishingHook) or getattr(hook, "__func__", None) is contextlib.nullcontext.__exit__
     )
 
 
-class _VanishingHook:
+class VanishingHook:
     """A hook that a copy of its module does not keep.
 
     Copies get the exit of a null context: it takes any arguments, does nothing, and is pickled without this package.
@@ -227,8 +277,8 @@ class _VanishingHook:
         return getattr, (contextlib.nullcontext(), "__exit__")
 
 
-class _Enter(_VanishingHook):
-    """Opens a forward of the model; at the outermost one asks the gate."""
+class _Enter(VanishingHook):
+    """Opens a forward of the model."""
 
     __slots__ = ("hooks",)
 
@@ -236,15 +286,13 @@ class _Enter(_VanishingHook):
         self.hooks = hooks
 
     def __call__(self, module: nn.Module, args: object, kwargs: object) -> None:
-        hooks = self.hooks
         if torch.compiler.is_compiling():
-            return
-        if hooks.depth == 0:
-            hooks.begin_forward((args, kwargs))
-        hooks.depth += 1
+            compiled.enter(self.hooks.turn)
+        else:
+            self.hooks.enter((args, kwargs))
 
 
-class _Leave(_VanishingHook):
+class _Leave(VanishingHook):
     """Closes a forward of the model."""
 
     __slots__ = ("hooks",)
@@ -253,18 +301,21 @@ class _Leave(_VanishingHook):
         self.hooks = hooks
 
     def __call__(self, module: nn.Module, args: object, output: object) -> None:
-        if not torch.compiler.is_compiling():
-            self.hooks.depth = max(self.hooks.depth - 1, 0)
-            if self.hooks.depth == 0:
-                self.hooks.end_forward(output)
+        if torch.compiler.is_compiling():
+            compiled.leave(self.hooks.turn)
+        else:
+            self.hooks.leave(output)
 
 
-class _LeafHook(_VanishingHook):
+class LeafHook(VanishingHook):
     """Measures one module's outputs; knows its slots by call index and path."""
 
     __slots__ = (
-        "_call", "_forward_number", "_gradient_hooks", "_infos", "_kin", "_name", "_slots", "flat", "hooks", "module",
+        "__weakref__", "_call", "_forward_number", "_gradient_hooks", "_infos", "_kin", "_name", "_slots", "_step_counted",
+        "flat", "hooks", "key", "module",
     )  # fmt: skip
+
+    max_calls = MAX_CALLS
 
     def __init__(self, hooks: LayerHooks, name: str, module: nn.Module) -> None:
         self.hooks = hooks
@@ -277,6 +328,13 @@ class _LeafHook(_VanishingHook):
         self._gradient_hooks: dict[tuple[int, str], _GradientHook] = {}
         self._call = 0
         self._forward_number = -1
+        self._step_counted = -1
+        self.key = compiled.register_leaf(self)
+
+    @property
+    def kind(self) -> str:
+        """What the layer is called by class."""
+        return type(self.module).__name__
 
     def register(self) -> list[RemovableHandle]:
         handles = [self.module.register_forward_hook(self)]
@@ -287,19 +345,53 @@ class _LeafHook(_VanishingHook):
 
     def __call__(self, module: nn.Module, args: tuple[object, ...], output: object) -> None:
         hooks = self.hooks
-        if not hooks.measures_now():
+        if torch.compiler.is_compiling():
+            compiled.outputs(hooks.turn, self.key, output)
+            return
+        if not hooks.measures_now(self._step_counted):
             if hooks.gradients and hooks.repeats_now():
                 for path, tensor in tensors_of(output):
                     self._watch_gradient(self._peek_call(), path, tensor)
             return
         start_s = hooks.clock()
         try:
-            call = self._next_call()
-            if isinstance(output, Tensor):
-                self._observe(call, "", args, output)
+            if hooks.has_mode:
+                with torch._C.DisableTorchFunction():
+                    self._observe_output(args, output)
             else:
-                for path, tensor in tensors_of(output):
-                    self._observe(call, path, args, tensor)
+                self._observe_output(args, output)
+        except Exception as error:
+            hooks.fail(error)
+        hooks.elapsed_s += hooks.clock() - start_s
+
+    def _observe_output(self, args: tuple[object, ...], output: object) -> None:
+        call = self._next_call()
+        if isinstance(output, Tensor):
+            self._observe(call, "", args, output)
+        else:
+            for path, tensor in tensors_of(output):
+                self._observe(call, path, args, tensor)
+
+    def observe_compiled(self, tensors: Sequence[Tensor], paths: Sequence[str]) -> None:
+        """Measure what a call in compiled code has returned: tensors that have nothing to do with others."""
+        hooks = self.hooks
+        if not (hooks.is_attached and hooks.measures_now(self._step_counted)):
+            return
+        hooks.has_seen_compiled = True
+        for line, is_asked_for in hooks.missing_when_compiled.items():
+            hooks.remark(line, is_asked_for=is_asked_for)
+        start_s = hooks.clock()
+        try:
+            call = self._next_call()
+            for path, tensor in zip(paths, tensors, strict=True):
+                slot = self._slots.get((call, path))
+                if slot is None and is_measurable(tensor):
+                    slot = self._add_slot(call, path, (), tensor)
+                if slot is not None:
+                    slot.calls += 1
+                    slot.output = None
+                    observe_output(tensor, slot)
+                    hooks.axes.note_latest(tensor, slot.channel_axis)
         except Exception as error:
             hooks.fail(error)
         hooks.elapsed_s += hooks.clock() - start_s
@@ -307,7 +399,7 @@ class _LeafHook(_VanishingHook):
     def observe_input(self, x: Tensor) -> None:
         """Look for the flat region in the input of the call that is about to come."""
         hooks = self.hooks
-        if not hooks.measures_now():
+        if not (hooks.is_attached and hooks.measures_now(self._step_counted)):
             return
         start_s = hooks.clock()
         try:
@@ -323,11 +415,12 @@ class _LeafHook(_VanishingHook):
 
     def _peek_call(self) -> int:
         fresh = self.hooks.depth == 0 or self._forward_number != self.hooks.forward_number
-        return 0 if fresh else min(self._call, MAX_CALLS)
+        return 0 if fresh else min(self._call, self.max_calls)
 
     def _next_call(self) -> int:
-        """Count this call: 0 at the first in an outermost forward, at most `MAX_CALLS`."""
+        """Count this call: 0 at the first in an outermost forward, at most ``max_calls``."""
         call = self._peek_call()
+        self._step_counted = self.hooks.step_number
         self._forward_number = self.hooks.forward_number
         self._call = call + 1
         return call
@@ -339,16 +432,20 @@ class _LeafHook(_VanishingHook):
                 return
             slot = self._add_slot(call, path, args, output)
         lineage = self.hooks.lineage
-        # the calls beyond MAX_CALLS share a slot: each may follow from another layer
-        if lineage is None or call == MAX_CALLS:
+        # the calls beyond max_calls share a slot: each may follow from another layer
+        if lineage is None or call == self.max_calls:
             observe_output(output, slot)
         else:
             kin = self._kin
-            if kin is not Kinship.UNKNOWN and next(iter(self.module._forward_hooks.values())) is not self:
-                kin = Kinship.UNKNOWN  # another hook came first and may have replaced the output
+            if kin is not Kinship.UNKNOWN and not self._comes_first():
+                kin = Kinship.UNKNOWN  # another hook may have replaced the output
             lineage.observe(output, args, kin, slot)
         if self.hooks.gradients:
             self._watch_gradient(call, path, output)
+
+    def _comes_first(self) -> bool:
+        """Tell whether no other hook has seen the output before."""
+        return next(iter(self.module._forward_hooks.values())) is self
 
     def _watch_gradient(self, call: int, path: str, output: Tensor) -> None:
         """Measure the gradient by an output when it comes; a leaf of the graph (a parameter) would keep the hook."""
@@ -364,11 +461,16 @@ class _LeafHook(_VanishingHook):
             self.hooks.on_layer(replace(info, flat=None, quantity=Quantity.GRADIENT))
         output.register_hook(hook)  # type: ignore[no-untyped-call]
 
+    def _call_suffix(self, call: int) -> str:
+        if call == 0:
+            return ""
+        return f"[{call}]" if call < self.max_calls else f"[{self.max_calls}+]"
+
     def _add_slot(self, call: int, path: str, args: tuple[object, ...], output: Tensor) -> Slot:
         axis = self.hooks.axes.find(self.module, args, output)
         info = LayerInfo(
-            name=self._name + _call_suffix(call) + (f":{path}" if path else ""),
-            kind=type(self.module).__name__,
+            name=self._name + self._call_suffix(call) + (f":{path}" if path else ""),
+            kind=self.kind,
             shape=tuple(output.shape),
             dtype=str(output.dtype).removeprefix("torch."),
             channel_axis=axis,
@@ -383,7 +485,7 @@ class _LeafHook(_VanishingHook):
         return slot
 
 
-class _GradientHook(_VanishingHook):
+class _GradientHook(VanishingHook):
     """Measures the gradient by one module's output, divided by the loss scale."""
 
     __slots__ = ("hooks", "slot")
@@ -408,18 +510,16 @@ class _GradientHook(_VanishingHook):
         hooks.elapsed_s += hooks.clock() - start_s
 
 
-class _InputHook(_VanishingHook):
+class _InputHook(VanishingHook):
     __slots__ = ("leaf",)
 
-    def __init__(self, leaf: _LeafHook) -> None:
+    def __init__(self, leaf: LeafHook) -> None:
         self.leaf = leaf
 
     def __call__(self, module: nn.Module, args: tuple[object, ...]) -> None:
-        if args and isinstance(args[0], Tensor):
+        if not args or not isinstance(args[0], Tensor):
+            return
+        if torch.compiler.is_compiling():
+            compiled.given(self.leaf.hooks.turn, self.leaf.key, args[0])
+        else:
             self.leaf.observe_input(args[0])
-
-
-def _call_suffix(call: int) -> str:
-    if call == 0:
-        return ""
-    return f"[{call}]" if call < MAX_CALLS else f"[{MAX_CALLS}+]"

@@ -29,7 +29,7 @@ def leaf_modules(model: nn.Module, select: Select | None = None) -> dict[str, nn
     leaves = {name or ROOT_NAME: module for name, module in _walk(model, "")}
     if select is None:
         return leaves
-    chosen = {name: module for name, module in leaves.items() if _matches(select, name, module)}
+    chosen = {name: module for name, module in leaves.items() if matches(select, name, module)}
     if not chosen:
         raise UsageError(f"select={select!r} matches no layer; the layers are {', '.join(leaves)}")
     return chosen
@@ -67,11 +67,12 @@ def _join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
-def _matches(select: Select, name: str, module: nn.Module) -> bool:
+def matches(select: Select, name: str, module: nn.Module) -> bool:
+    """Tell whether a layer of this name, computed by this module, is selected."""
     if isinstance(select, str):
         return fnmatch.fnmatchcase(name, select)
     if isinstance(select, type):
         return isinstance(module, select)
     if isinstance(select, Sequence):
-        return any(_matches(one, name, module) for one in select)
+        return any(matches(one, name, module) for one in select)
     return select(name, module)

@@ -70,7 +70,7 @@ class LayerInfo:
     """
 
     name: str
-    kind: str  # the module's class, "Conv2d"
+    kind: str  # the module's class, "Conv2d", or "functional relu"
     shape: tuple[int, ...]
     dtype: str  # "float32"
     channel_axis: int | None

@@ -11,7 +11,7 @@ from weakref import ref
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
-from actograph.hooks.layer_hooks import is_in_backward
+from actograph.hooks.recomputation import is_in_backward
 from actograph.recording.recording import Recording
 from actograph.sketch.observe import is_measurable
 

@@ -23,6 +23,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from actograph.hooks.recomputation import will_be_repeated
 from actograph.observe.backward import BackwardListener
 from actograph.observe.lead import Lead
 from actograph.observe.patches import patched
@@ -52,6 +53,7 @@ class Observer:
         self._is_active = False
         self._undo = contextlib.ExitStack()
         recording.on_error = self._fail
+        recording.on_remark = self._note_remark
 
     def __enter__(self) -> Observer:
         self._is_active = True
@@ -92,15 +94,17 @@ class Observer:
             "the script goes on, and what was recorded before is kept"
         )
 
+    def _note_remark(self, line: str, is_asked_for: bool) -> None:  # noqa: FBT001  a callback
+        if is_asked_for:
+            self.roots.unseen.append(line)
+
     def _before_forward(self, module: nn.Module, args: object) -> None:
         # traced as the constant True: nothing is attached inside a compiled region
         if torch.compiler.is_compiling():
             return
-        if not torch.is_grad_enabled():
-            if isinstance(module, _Loss):
-                self._guarded(self.recording.targets, None, None)
-            return
-        if self.roots.is_settled(module):
+        if isinstance(module, _Loss) and not torch.is_grad_enabled():
+            self._guarded(self.recording.targets, None, None)
+        if self.roots.is_settled(module) or not (torch.is_grad_enabled() or will_be_repeated()):
             return
         self._guarded(self._attach, module, args)
 

@@ -35,7 +35,12 @@ class Roots:
         return id(module) in self._seen
 
     def take(self, module: nn.Module) -> list[nn.Module]:
-        """Settle a module that is being called; return what is to be recorded from now on."""
+        """Settle a module that is being called; return what is to be recorded from now on.
+
+        Of a model wrapped by ``torch.compile`` that is the model inside, whose forward has not begun.
+        """
+        self._seen[id(module)] = module
+        module = _inside(module)
         reason = _reason_against(module)
         if reason is not None:
             self._settle(module)
@@ -66,9 +71,14 @@ class Roots:
             yield from self._new_parts(child)
 
 
+def _inside(module: nn.Module) -> nn.Module:
+    """Return the model that ``torch.compile`` has wrapped; any other as it is."""
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")  # importing it takes seconds
+    while dynamo is not None and isinstance(module, dynamo.OptimizedModule):
+        module = module._orig_mod
+    return module
+
+
 def _reason_against(module: nn.Module) -> str | None:
     """Return why a module cannot be recorded; None if it can."""
-    dynamo = sys.modules.get("torch._dynamo.eval_frame")  # importing it takes seconds
-    if dynamo is not None and isinstance(module, getattr(dynamo, "OptimizedModule", ())):
-        return "layers of a compiled model are not called one by one"
     return next((reason for kind, reason in REASONS.items() if isinstance(module, kind)), None)

@@ -12,6 +12,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from actograph.hooks import compiled
 from actograph.observe.observer import Observer
 from actograph.observe.script import Program, execute
 from actograph.recording.new_run import new_run
@@ -22,6 +23,10 @@ from actograph.runlog.view import RunView
 
 NOTHING_SEEN = "no optimizer step was seen: nothing to record"
 NO_LAYERS = "no layer was recorded: no model with trainable parameters was called, gradients enabled and in training mode"
+NOT_COMPILED = (
+    "compiled code was run, and no layer in it was recorded: a model is recorded that torch.compile has wrapped, or that "
+    "was called once without being compiled; not one that is first called by a compiled function or after model.compile()"
+)
 # torch says so of compiled models whenever somebody watches modules; the hook that it means does nothing there
 COMPILE_WARNING = r"Using `torch.compile\(module\)` when there are global hooks"
 
@@ -58,6 +63,7 @@ class Session:
         self, name: str, out: Path | None, *, budget: float | None, every: int | None, grad: bool
     ) -> None:
         self._had_runs = RUNS.exists()
+        self._num_graphs = compiled.num_graphs()
         self._writer = new_run(name, out)
         assert self._writer.directory is not None
         self._writer.directory = self._writer.directory.absolute()  # the program may change its folder
@@ -88,6 +94,8 @@ class Session:
         is_good = isinstance(error, SystemExit) and error.code in (None, 0)
         self._recording.close("finished" if is_good else status_after(None if error is None else type(error)))
         remarks = tuple(self._observer.roots.unseen)
+        if compiled.num_graphs() != self._num_graphs and not self._recording.has_seen_compiled:
+            remarks = (*remarks, NOT_COMPILED)
         if not self._recording.num_steps:
             self._discard()
             return Outcome(error, None, None, (*remarks, NOTHING_SEEN))

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from actograph.errors import RunNotFoundError, UsageError
+from actograph.hooks.functional import AUTO, Functional, check_functional
 from actograph.hooks.leaves import Select
 from actograph.observe.backward import BackwardListener
 from actograph.observe.patches import patched
@@ -37,6 +38,7 @@ def watch(
     budget: float | None = 0.03,
     grad: bool = False,
     gradients: bool = False,
+    functional: Functional = AUTO,
 ) -> Recording:
     """Record the model's layers at every optimizer step until the returned recording is closed.
 
@@ -59,9 +61,12 @@ def watch(
         budget: share of the step time that recording may take; steps are thinned evenly to keep it. None: every step.
         grad: whether to record the gradients by the layers' outputs too.
         gradients: whether to record the optimizer's parameters: their gradients, weights and updates.
+        functional: whether to record activations called as functions (``F.relu``), which slows each call of torch in the
+            forward by some microseconds; "auto" does if the first training forward has some.
 
     Raises:
-        UsageError: the folder holds a run already, ``select`` matches no layer, or nothing was given.
+        UsageError: the folder holds a run already, ``select`` matches no layer, an option is none of those named, or nothing
+            was given.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
     >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -86,13 +91,14 @@ def watch(
     for one in models:
         check_unattached(one)
     check_budget(budget)
+    check_functional(functional)
     closed = _close_open_ones(models)
     writer = new_run(
         name or type(models[0]).__name__.lower(),
         _own_directory(out, closed),
         device=str(device_of(models[0])),
     )
-    recording = Recording(writer, select=select, budget=budget, grad=grad)
+    recording = Recording(writer, select=select, budget=budget, grad=grad, functional=functional)
     try:
         for one in models:
             recording.attach(one)

@@ -13,6 +13,7 @@ import contextlib
 import itertools
 import math
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -24,8 +25,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from actograph.errors import UsageError
-from actograph.hooks.layer_hooks import LayerHooks, OnError, hooks_on
+from actograph.hooks.functional import AUTO, Functional, FunctionalHooks, check_functional
+from actograph.hooks.layer_hooks import LayerHooks, OnError, OnRemark, hooks_on
 from actograph.hooks.leaves import Select
+from actograph.hooks.recomputation import will_be_repeated
 from actograph.layout.layer import LayerInfo
 from actograph.layout.row import Counts, Floats
 from actograph.recording.cadence import EveryNth
@@ -61,6 +64,7 @@ class Recording:
         layers: whether to record the layers' outputs.
         grad: whether to record the gradients by these outputs too.
         every: record every so many steps, whatever they cost; ``budget`` must be None then.
+        functional: whether to record activations that are called as functions; "auto": if the first forward has some.
 
     """
 
@@ -74,6 +78,7 @@ class Recording:
         layers: bool = True,
         grad: bool = False,
         every: int | None = None,
+        functional: Functional = AUTO,
     ) -> None:
         assert every is None or budget is None, "one of the two sets the pace"
         self._writer = writer
@@ -83,9 +88,12 @@ class Recording:
         self._block = Block()
         self._order = LayerOrder()
         self._hooks: dict[int, LayerHooks] = {}  # by id of the model, which the hooks keep alive
+        self._functions: dict[int, FunctionalHooks] = {}  # likewise
+        self._functional = check_functional(functional) if layers else False
         self._layers = layers
         self._grad = grad
         self.on_error: OnError | None = None  # of models attached from now on: see `LayerHooks`
+        self.on_remark: OnRemark | None = None  # told, not warned of, what is not recorded
         self._optimizers: list[torch.optim.Optimizer] = []
         self._handles: dict[torch.optim.Optimizer, list[RemovableHandle]] = {}
         self._parameters = ParameterRecorder(writer)
@@ -121,15 +129,20 @@ class Recording:
             hooks = LayerHooks(
                 model, self._block, self._add_layer, self._gate, self._select, prefix, self._clock,
                 outputs=self._layers, gradients=self._grad, on_error=self.on_error, listener=_ForwardFacts(self),
+                on_remark=self._note_remark,
             )  # fmt: skip
             self._hooks[id(model)] = hooks
+            self._functions[id(model)] = FunctionalHooks(hooks, self._functional, self._select, prefix)
             self._parameters.add_model(model, prefix)
             self._facts.add_model(model, prefix)
         hooks.attach()
+        functions = self._functions[id(model)]
+        functions.attach()
         self._writer.reopen()
         if is_running:
-            hooks.begin_forward(inputs)
-            hooks.depth = 1
+            hooks.close_forward()
+            hooks.enter(inputs)
+            functions.begin()
 
     def optimizer(
         self, optimizer: torch.optim.Optimizer, *, gradients: bool = False, hooked: bool = True
@@ -236,6 +249,8 @@ class Recording:
 
     def detach(self) -> None:
         """Take all hooks off and store nothing: what was recorded stays with this object."""
+        for functions in self._functions.values():
+            functions.detach()
         for hooks in self._hooks.values():
             hooks.detach()
         for handle in itertools.chain(*self._handles.values()):
@@ -281,6 +296,11 @@ class Recording:
         """Whether a training forward was seen since the last step ended."""
         return self._step_began_s is not None
 
+    @property
+    def has_seen_compiled(self) -> bool:
+        """Whether a layer in compiled code was measured."""
+        return any(hooks.has_seen_compiled for hooks in self._hooks.values())
+
     def view(self) -> RunView:
         """Return the run as it is now."""
         self._drain()
@@ -325,13 +345,21 @@ class Recording:
 
     def _gate(self, model: nn.Module) -> bool:
         """Tell whether a forward that begins is a training forward of a step to record."""
-        if not torch.is_grad_enabled():
-            return False
         if not (model.training if self._phase is None else self._phase == TRAIN):
+            return False
+        if not (torch.is_grad_enabled() or will_be_repeated()):
             return False
         if self._step_began_s is None:
             self._step_began_s = self._clock()
         return self._pacer.records_now
+
+    def _note_remark(self, line: str, is_asked_for: bool) -> None:  # noqa: FBT001  a callback
+        """Keep in the run what is not recorded; say it where somebody has asked for it."""
+        self._writer.add_event(self._step, "remark", text=line)
+        if self.on_remark is not None:
+            self.on_remark(line, is_asked_for)
+        elif is_asked_for:
+            warnings.warn(line, stacklevel=2)
 
     def _add_layer(self, layer: LayerInfo) -> None:
         if self._order.add(layer, self._writer.layers):
@@ -392,6 +420,8 @@ class Recording:
         self._pacer.end_step(elapsed_s, measured_s - began_s + self._take_hook_time(), now_s - measured_s)
         self._step_began_s = None
         self._step += 1
+        for hooks in self._hooks.values():
+            hooks.end_step()
 
     def _take_hook_time(self) -> float:
         total_s, self._parameters_s = self._parameters_s, 0.0

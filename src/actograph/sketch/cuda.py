@@ -39,7 +39,7 @@ class Tuning(NamedTuple):
     num_registers: int | None = None  # of a thread, at most: fewer let more programs run at once
 
 
-TUNING = Tuning(block=4096, num_warps=8)
+TUNING = Tuning(block=2048, num_warps=4, num_registers=128)  # of 24 tried on an H200 (benchmarks/LOG.md)
 
 
 class Target:
