@@ -286,7 +286,7 @@ def test_numbers_come_from_the_device_when_the_run_is_stored(
         return take(self, waits=waits)
 
     monkeypatch.setattr(waiting.Waiting, "take", counted)
-    monkeypatch.setattr(FactRecorder, "drain", lambda facts: None)  # facts wait on their own
+    monkeypatch.setattr(FactRecorder, "drain", lambda facts, *, waits: None)  # facts wait on their own
     model, optimizer = toy()
     with watch(model, optimizer, ":memory:", budget=None, gradients=True) as recording:
         recording._writer._clock = lambda: 0.0  # no flush is due

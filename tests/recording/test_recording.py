@@ -272,5 +272,7 @@ def test_runs_of_one_second_get_folders_of_their_own(tmp_path: Path, monkeypatch
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
-    with watch(*toy(), tmp_path / "run"), pytest.raises(RunInUseError, match="choose another"):
+    with watch(*toy(), tmp_path / "run"):
+        pass
+    with pytest.raises(RunInUseError, match="choose another"):
         watch(*toy(), tmp_path / "run")

@@ -132,7 +132,9 @@ class Recording:
                 on_remark=self._note_remark,
             )  # fmt: skip
             self._hooks[id(model)] = hooks
-            self._functions[id(model)] = FunctionalHooks(hooks, self._functional, self._select, prefix)
+            self._functions[id(model)] = FunctionalHooks(
+                hooks, self._functional if self._layers else False, self._select, prefix
+            )
             self._parameters.add_model(model, prefix)
             self._facts.add_model(model, prefix)
         hooks.attach()

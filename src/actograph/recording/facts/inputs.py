@@ -54,7 +54,7 @@ class InputFacts:
         self._waiting = Waiting[tuple[_Source, int]]()
         self._rows = Waiting[tuple[_Source, int]]()
         self._measured: dict[int, tuple[_Source, Slot]] = {}
-        self._empty = torch.from_numpy(empty_rows())
+        self._empty: dict[torch.device, Tensor] = {}  # rows without values, each on its device
 
     def add_model(self, model: nn.Module, prefix: str) -> None:
         """Take a model into account."""
@@ -70,6 +70,7 @@ class InputFacts:
         slot = source.slots.get(found.device)
         if slot is None:
             slot = source.slots[found.device] = self._block.add(found.device, None, None, 0)
+            self._empty[found.device] = torch.from_numpy(empty_rows()).to(slot.values)
         observe_output(found, slot)
         self._measured[id(slot)] = source, slot
         source.batch_size = float(found.shape[0] if found.ndim else 1)
@@ -79,7 +80,7 @@ class InputFacts:
         """Let what was measured since the last step wait on its device."""
         for source, slot in self._measured.values():
             self._rows.add((source, step), slot.values.clone())
-            slot.values.copy_(self._empty.to(slot.values))
+            slot.values.copy_(self._empty[slot.values.device])
         self._measured = {}
 
     def _take_rows(self, *, waits: bool) -> None:

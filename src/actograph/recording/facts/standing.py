@@ -67,7 +67,7 @@ class StandingFacts:
                 self._waiting.add((weight, step), _spread(weight.parameter).to(torch.float64))
         self._table.look(FactKind.FROZEN_STATISTICS, step)
         self._table.look(FactKind.EQUAL_UNITS, step)
-        self.drain()  # sync: at fifteen of the first ten thousand steps
+        self.drain(waits=False)  # of the looks before; what has not come yet is looked at once more
 
     def drain(self, *, waits: bool = True) -> None:
         """Judge what waited on the device."""
@@ -81,7 +81,7 @@ class StandingFacts:
         if spread == 0.0:
             shape = str(tuple(weight.parameter.shape))
             self._table.note(FactKind.EQUAL_UNITS, weight.name, step, shape=shape)
-        else:
+        elif weight in self._weights:
             self._table.drop(FactKind.EQUAL_UNITS, weight.name)
             self._weights.remove(weight)
 
