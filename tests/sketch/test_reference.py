@@ -11,6 +11,7 @@ from torch import Tensor
 
 from actograph.layout.layer import FlatRegion, Nonlinearity, Side
 from actograph.layout.row import Field, moments
+from actograph.sketch import block as block_module
 from actograph.sketch import reference
 from actograph.sketch.block import Block
 from actograph.testing.reference import numpy_fired, numpy_histogram, numpy_row
@@ -134,3 +135,20 @@ def test_units_of_another_number_leave_the_flags_alone() -> None:
     slot = block.add(torch.device("cpu"), RELU, 1, 8)
     reference.observe(torch.ones(2, 5), slot)
     assert not slot.fired.any()
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (100.0, 0.1), (-1e4, 0.05)])
+def test_a_device_without_float64_measures_in_float32(
+    mean: float, std: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert block_module.row_dtype(torch.device("mps")) is torch.float32
+    for module in (block_module, reference):
+        monkeypatch.setattr(module, "row_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(block_module, "_c_serves", lambda device: False)
+    monkeypatch.setattr(block_module.native, "collect", lambda *_: False)
+    x = (mean + std * torch.randn(64, 4, 9, dtype=torch.float64)).float()
+    row, hist, _ = observed(x, flat=BAND)
+    expected = numpy_row(x.numpy(), x.numpy(), BAND)
+    np.testing.assert_array_equal(row[COUNTS], expected[COUNTS].astype(np.float32))
+    np.testing.assert_allclose(row[MOMENTS], expected[MOMENTS], rtol=2e-5)
+    np.testing.assert_array_equal(hist, numpy_histogram(x.numpy()))

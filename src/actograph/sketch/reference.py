@@ -73,10 +73,17 @@ def in_flat_region(x: Tensor, flat: FlatRegion) -> Tensor:
 
 
 def _merge_moments(into: Tensor, exact: Tensor, chosen: Tensor) -> None:
-    """Merge count, mean and M2 of the chosen values into a slot's three fields (Chan et al. 1979), in two passes."""
+    """Merge count, mean and M2 of the chosen values into a slot's three fields (Chan et al. 1979), in two passes.
+
+    The second pass corrects the mean of the first (Chan et al. 1983), so that float32 serves where there is no float64.
+    """
     num = chosen.sum().to(exact.dtype)
-    mean = torch.where(chosen, exact, 0).sum() / num.clamp(min=1)
-    m2 = torch.where(chosen, exact - mean, 0).square().sum()
+    at_least_one = num.clamp(min=1)
+    mean = torch.where(chosen, exact, 0).sum() / at_least_one
+    deviation = torch.where(chosen, exact - mean, 0)
+    rest = deviation.sum() / at_least_one
+    mean = mean + rest
+    m2 = (deviation.square().sum() - num * rest.square()).clamp(min=0)
     old_num, old_mean, old_m2 = into.unbind()
     total = old_num + num
     delta = mean - old_mean
