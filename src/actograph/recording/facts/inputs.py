@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from actograph.hooks.leaves import ROOT_NAME, tensors_of
-from actograph.layout.row import Field, Floats, empty_rows, moments
+from actograph.layout.row import Field, Floats, moments
 from actograph.runlog.facts import FactKind, FactTable
 from actograph.sketch.block import Block
 from actograph.sketch.links import Slot
@@ -70,7 +70,7 @@ class InputFacts:
         slot = source.slots.get(found.device)
         if slot is None:
             slot = source.slots[found.device] = self._block.add(found.device, None, None, 0)
-            self._empty[found.device] = torch.from_numpy(empty_rows()).to(slot.values)
+            self._empty[found.device] = slot.values.clone()  # a copy from the host would wait for the device
         observe_output(found, slot)
         self._measured[id(slot)] = source, slot
         source.batch_size = float(found.shape[0] if found.ndim else 1)
