@@ -38,22 +38,22 @@ def concluded(usual: float, fixed: float, wobble: float = 0.002, dead: float = 0
 
 def test_a_larger_kernel_that_gains_is_told_with_its_size() -> None:
     verdict = concluded(0.95, 0.8).verdict
-    assert f"A first kernel of {USUAL} has 5.0 points more accuracy than {SMALL}" in verdict
+    assert f"A first kernel of {USUAL} has 5.0 points more accuracy than one of {SMALL}" in verdict
     assert f"Learning is worth more to a first layer of {USUAL}" in verdict
     assert "instead of leaving it as it began" in verdict
-    assert f"Whether a first kernel of {LARGE} or {SMALL} has more accuracy cannot be told" in verdict
+    assert f"Whether a first kernel of {LARGE} or one of {SMALL} has more accuracy cannot be told" in verdict
     assert f"the answers of {USUAL} differ more than those of {SMALL} (effective rank 6 against 5)" in verdict
 
 
 def test_a_larger_kernel_that_loses_is_told_too() -> None:
     verdict = concluded(0.85, 0.8).verdict
-    assert f"A first kernel of {USUAL} has 5.0 points less accuracy than {SMALL}" in verdict
+    assert f"A first kernel of {USUAL} has 5.0 points less accuracy than one of {SMALL}" in verdict
     assert f"Learning is worth less, not more, to a first layer of {USUAL}" in verdict
 
 
 def test_what_the_seeds_do_not_tell_is_not_claimed() -> None:
     verdict = concluded(0.901, 0.9, wobble=0.02).verdict
-    assert f"Whether a first kernel of {USUAL} or {SMALL} has more accuracy cannot be told" in verdict
+    assert f"Whether a first kernel of {USUAL} or one of {SMALL} has more accuracy cannot be told" in verdict
     assert "Whether it matters that the first layer learns" in verdict
     assert "has more to learn" in verdict
     assert "is not shown here" in verdict

@@ -71,14 +71,10 @@ def _accuracies(results: Results, shapes: Shapes) -> list[str]:
     told = []
     for family in families:
         pairs = [pair for pair in family if set(pair) <= set(results.variants)]
-        told += [
-            better(f"a first kernel of {a}", b, gap, "accuracy").replace(
-                "a first", "A first", gap.excludes_zero
-            )
-            for a, b, gap in (
-                (a, b, results.difference(a, b, "accuracy", num_looks=len(pairs))) for a, b in pairs
-            )
-        ]
+        for a, b in pairs:
+            gap = results.difference(a, b, "accuracy", num_looks=len(pairs))
+            sentence = better(f"a first kernel of {a}", f"one of {b}", gap, "accuracy")
+            told.append(sentence[:1].upper() + sentence[1:])
     return told or ["Accuracy cannot be compared: too few trainings came through."]
 
 
