@@ -89,8 +89,8 @@ def _learning(results: Results, shapes: Shapes) -> list[str]:
     if not names:
         return []
     gains = {name: _gain(results, name, len(names)) for name in names}
-    known = [f"{_points(gain)} with {name}" for name, gain in gains.items() if gain.excludes_zero]
-    open_names = [f"{_points(gain)} with {name}" for name, gain in gains.items() if not gain.excludes_zero]
+    known = [f"{_points(gain)}, with {name}" for name, gain in gains.items() if gain.excludes_zero]
+    open_names = [f"{name} ({_points(gain)})" for name, gain in gains.items() if not gain.excludes_zero]
     told = []
     if known:
         told.append(
@@ -151,7 +151,7 @@ def _windows(results: Results, shapes: Shapes, names: list[str]) -> list[str]:
     filters = shapes[names[0]]["filters"]
     return [
         "A window's inputs are not independent, as neighbouring pixels are alike: 99 % of the variance of what windows see "
-        f"lies in {joined(inputs)} directions.",
+        f"lies in so many directions of all: {joined(inputs)}.",
         f"The {filters} filters keep {joined(kept)} of that variance; what one window leaves "
         "out, those that overlap it may still pass on.",
     ]
@@ -312,4 +312,4 @@ def _points(gap: Estimate) -> str:
     """Tell a difference of shares in points with its ends."""
     if not gap.is_known:
         return "an unknown amount"
-    return f"{100 * gap.value:+.1f} points ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
+    return f"{100 * gap.value:+.1f} points, {100 * gap.low:+.1f} to {100 * gap.high:+.1f}"
