@@ -238,7 +238,7 @@ def _memory_told(memory: Mapping[str, Any] | None) -> list[str]:
     largest = max(peaks)
     ratio = peaks[largest] / (per_sample * largest)
     rest = (
-        "the rest is what layers need only while they compute, which a prediction from kept tensors does not see."
+        "kept tensors are not all that training takes; what the rest is was not measured."
         if ratio > WORTH
         else "so that the prediction holds."
         if ratio > 1 / WORTH
@@ -299,7 +299,7 @@ def _method(setup: Setup, results: Results) -> str:
         f"batches of {setup.batch_size} for {setup.epochs} epochs at a highest rate of {setup.lr:g}; each other "
         "size has as many "
         "epochs, as many steps, or the steps that take as long at the samples a second measured for the same "
-        "seed, alone on the "
+        "seed, in one thread, alone on the "
         "machine and in turns with the other sizes. Rates: the same, times the root of the ratio of the sizes "
         "(Adam), and at equal "
         "epochs times the ratio; the base's, its half and its double. Of these the one with the best mean "

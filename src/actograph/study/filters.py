@@ -181,7 +181,10 @@ class Filters(Study):
                         "convolution",
                         "multiply-accumulates for one image",
                         is_log_y=True,
-                    ).update_xaxes(dtick=1),
+                    )
+                    .update_xaxes(dtick=1)
+                    .update_yaxes(dtick=1)  # powers of ten
+                    .update_layout(legend={"y": 1.02, "yanchor": "bottom"}),  # off the lines
                     "Compute of each convolution, from the first to the last: level is a horizontal line.",
                     "Multiply-accumulates of each convolution for each variant",
                 ),
@@ -199,7 +202,7 @@ class Filters(Study):
             "the same "
             f"kernels at stride 1, widths divided by {NARROWER}, pooled at the end only; it sees a smaller part "
             "of the image. "
-            "Samples a second are measured alone on the machine, all variants in turns, as ratios within a "
+            "Samples a second are measured in one thread, after all trainings, all variants in turns, as ratios within a "
             "round. Differences "
             "are between equal seeds.",
             results.failures,
@@ -234,9 +237,9 @@ class Filters(Study):
             sentence = better(f"“{name}”", f"“{DOUBLING}”", gap, "accuracy")
             part = macs[name] / macs[DOUBLING]
             cost = (
-                f"It takes {share(part)} of the compute"
+                f"The network “{name}” takes {share(part)} of the compute"
                 if part < 1
-                else f"It takes {words.number(part)} times the compute"
+                else f"The network “{name}” takes {words.number(part)} times the compute"
             )
             pace = paces.get(name)
             if pace is not None:

@@ -133,7 +133,7 @@ class Study(ABC):
                 it was stopped; of another setup it is refused.
             jobs: trials at a time; None: as many as there are cores. With more than one they run in processes of their
                 own, and functions in the setup must be importable. A trial computes in one thread, so that its numbers do
-                not depend on this; only where time is measured it runs alone, with all.
+                not depend on this; where time is measured it runs alone, after the others.
             executor: where trials run, instead of ``jobs``.
             on_outcome: told of each trial that ends.
 
@@ -209,7 +209,7 @@ def run_trial(study: type[Study], setup: Setup, root: Path, trial: Trial) -> Out
     began_s = time.perf_counter()
     values: Values = {}
     error = None
-    with _own_random_state(trial.seed), _threads(None if trial.is_timed else 1):
+    with _own_random_state(trial.seed), _one_thread():
         try:
             values = study(setup).measure(trial, folder)
         except Exception as raised:
@@ -234,10 +234,10 @@ def _own_random_state(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def _threads(num: int | None) -> Iterator[None]:
-    """Let torch use so many threads; None: as many as it does. One gives the same numbers however many trials run beside."""
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread: the same numbers however many trials run beside, and times that other load changes less."""
     before = torch.get_num_threads()
-    torch.set_num_threads(before if num is None else num)
+    torch.set_num_threads(1)
     try:
         yield
     finally:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from actograph.show import words
 from actograph.study.estimate import Estimate
 
+MOST_POINTS = 100.0  # that two shares can differ
+
 
 def better(a: str, b: str, difference: Estimate, what: str, *, is_share: bool = True) -> str:
     """Say how a compares with b in ``what``, of which more is better; ``difference`` is a minus b, seeds paired.
@@ -18,6 +20,8 @@ def better(a: str, b: str, difference: Estimate, what: str, *, is_share: bool = 
     'A has 2.0 points more accuracy than B (1.0 to 3.0).'
     >>> better("A", "B", Estimate(0.01, -0.01, 0.03, 5), "accuracy")
     'Whether A or B has more accuracy cannot be told: the difference is 1.0 points, and lies between -1.0 and 3.0.'
+    >>> better("A", "B", Estimate(-0.48, -1.186, 0.223, 3), "accuracy")[-24:]
+    'between -100.0 and 22.3.'
     """
     told = _points if is_share else words.number
     unit = "points " if is_share else ""
@@ -50,5 +54,5 @@ def joined(parts: Sequence[str]) -> str:
 
 
 def _points(difference: float) -> str:
-    """Return a difference of shares in percentage points."""
-    return f"{100 * difference:.1f}"
+    """Return a difference of shares in percentage points; beyond the 100 that shares can differ an end says nothing."""
+    return f"{min(max(100 * difference, -MOST_POINTS), MOST_POINTS):.1f}"
