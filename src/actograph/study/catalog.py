@@ -18,6 +18,7 @@ from actograph.study.study import Study
 STUDIES: Mapping[str, str] = MappingProxyType(
     {
         "filters": "actograph.study.filters:Filters",
+        "callbacks": "actograph.study.callbacks:Callbacks",
         "saturation": "actograph.study.saturation:Saturation",
         "batch-size": "actograph.study.batch_size:BatchSize",
         "high-start": "actograph.study.high_start:HighStart",
