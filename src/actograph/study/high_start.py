@@ -35,7 +35,7 @@ from actograph.study.high_start_verdict import (
 )
 from actograph.study.setup import Setup
 from actograph.study.study import Results, Study
-from actograph.study.training import learner_for, view_of
+from actograph.study.training import fixed_samples, learner_for, view_of
 from actograph.study.trial import Trial, Values
 from actograph.train.batches import length
 from actograph.train.events import Callback, Stage
@@ -97,7 +97,7 @@ class HighStart(Study):
         assert self.setup.lr is not None
         loaders = self.setup.open(trial.seed)
         model = self.setup.build(trial.seed, loaders).to(self.setup.torch_device)
-        x, y = fixed_samples(self.setup)
+        x, y = fixed_samples(self.setup, SAMPLES)
         start = sharpness(model, self.setup.loss_func, x, y) if kind == SGD else math.nan
         lr = factor * 2 / start if kind == SGD else factor * self.setup.lr
         if not 0 < lr < math.inf:
@@ -178,19 +178,6 @@ def _split(loaders: Loaders) -> tuple[int, int]:
     available = length(loaders.train)
     epochs = 1 if available is None else math.ceil(STEPS / available)
     return epochs, math.ceil(STEPS / epochs)
-
-
-def fixed_samples(setup: Setup) -> tuple[Tensor, Tensor]:
-    """Return the first `SAMPLES` training samples in the order of seed 0, on the device: x (n, ...) and y (n,)."""
-    xs, ys, num = [], [], 0
-    for x, y in setup.open(0).train:
-        xs.append(x)
-        ys.append(y)
-        num += len(x)
-        if num >= SAMPLES:
-            break
-    device = setup.torch_device
-    return torch.cat(xs)[:SAMPLES].to(device), torch.cat(ys)[:SAMPLES].to(device)
 
 
 class SharpnessTrail(Callback):

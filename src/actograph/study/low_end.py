@@ -21,7 +21,7 @@ from actograph.study.chapter import Chapter
 from actograph.study.low_end_verdict import AVERAGED, COSINE, DROP, LOW, STAY, TAIL, variant_of
 from actograph.study.setup import Setup
 from actograph.study.study import Results, Study, seeds_of
-from actograph.study.training import learner_for, result_of
+from actograph.study.training import fixed_samples, learner_for, result_of
 from actograph.study.trial import Trial, Values
 from actograph.train.events import Callback, Stage
 from actograph.train.loop import Loop
@@ -61,7 +61,7 @@ class LowEnd(Study):
         assert self.setup.lr is not None
         assert self.setup.epochs is not None
         lr = trial.options["factor"] * self.setup.lr
-        trail = WeightTrail(self.setup.loss_func, *fixed_samples(self.setup))
+        trail = WeightTrail(self.setup.loss_func, *fixed_samples(self.setup, FIXED_SAMPLES))
         learner = learner_for(self.setup, trial, folder, lr=lr, callbacks=[trail])
         schedule = schedule_of(trial.options["schedule"], lr)
         learner.fit(self.setup.epochs, callbacks=[ScheduleParams(lr=schedule)])
@@ -98,19 +98,6 @@ def _method(setup: Setup) -> str:
         "normalizations measured anew. Differences are between equal seeds; those of one kind over the rates share the "
         "5 % of error."
     )
-
-
-def fixed_samples(setup: Setup) -> tuple[Tensor, Tensor]:
-    """Return the first `FIXED_SAMPLES` training samples in the order of seed 0, on the device: x (n, ...) and y (n,)."""
-    xs, ys, num = [], [], 0
-    for x, y in setup.open(0).train:
-        xs.append(x)
-        ys.append(y)
-        num += len(x)
-        if num >= FIXED_SAMPLES:
-            break
-    device = setup.torch_device
-    return torch.cat(xs)[:FIXED_SAMPLES].to(device), torch.cat(ys)[:FIXED_SAMPLES].to(device)
 
 
 def schedule_of(variant: str, lr: float) -> Schedule:
