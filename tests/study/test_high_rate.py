@@ -155,7 +155,7 @@ def test_trainings_that_diverge_to_nan_are_told_and_not_raised() -> None:
     results = made(flat, fails=12)
     for one in results.outcomes:
         if one.values["failed"]:
-            one.values["looks"][-1].update(train_loss=math.nan, valid_loss=math.nan)  # type: ignore[attr-defined]
+            one.values["looks"][-1].update(train_loss=math.nan, valid_loss=math.nan)
     chapter = HighRate(SETUP).conclude(results)
     assert "12 of 12" in chapter.verdict
     assert "nan" not in chapter.verdict.lower()

@@ -24,6 +24,7 @@ from actograph.study.hessian import adam_bound, adam_preconditioner, sharpness
 from actograph.study.high_start_verdict import (
     ABRUPT,
     BOOK_RATE,
+    FAILED_ABOVE,
     HIGH,
     LOW,
     NEAR_BOOK,
@@ -51,9 +52,6 @@ PLAIN_SGD = fused(torch.optim.SGD)
 
 WATCHED = "watched, "  # begins the names of variants along which the sharpness is measured
 LAST_STEPS = 20  # whose mean loss decides
-FAILED_ABOVE = (
-    0.95  # of the loss of who knows the classes' shares only; failed trainings end at 1.00 to 1.01 of it
-)
 EXPLODED = 2.0  # times the same: a loss so large was once thrown away from where it was
 SEEDS_FACTOR = 4  # short trainings are cheap, and a rate needs many: seeds of the setup times this
 SGD_SEEDS_FACTOR = 2
@@ -67,7 +65,7 @@ SGD_FACTORS = (
 )  # rates over 2 / sharpness at initialization, which soon rises
 LOOKS = (0, 1, 2, 5, 10, 20, 40, 70)  # steps at which the sharpness is measured along a training
 FIRST_LOOKS = (0, 1)
-SAMPLES = 256  # of the training data, for the Hessian: the same for all
+SAMPLES = 128  # of the training data, for the Hessian: the same for all
 
 
 class HighStart(Study):

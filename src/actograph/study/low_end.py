@@ -26,11 +26,13 @@ from actograph.study.trial import Trial, Values
 from actograph.train.events import Callback, Stage
 from actograph.train.loop import Loop
 from actograph.train.metrics import Accuracy
-from actograph.train.schedules import Schedule, constant, cosine, join
+from actograph.train.schedules import Schedule, constant, cosine, join, linear
 
 FACTORS = (0.25, 1.0, 4.0)  # high rates over the setup's: too low, found, too high to end with
 DROP_AT = 0.75  # of the steps
 DROP_BY = 10.0
+WARM = 0.1  # of the steps, in which every schedule rises: without it some seeds fail at the highest rate by its start alone
+WARM_DIV = 25.0  # as `fit_one_cycle`
 DIV_FINAL = 1e5  # as `fit_one_cycle`
 FIXED_SAMPLES = (
     512  # of the training data, whose loss is measured along the last tenth without the noise of batches
@@ -91,7 +93,8 @@ def _method(setup: Setup) -> str:
     return (
         f"{setup.epochs} epochs of {setup.told_model} on {setup.told_data}, AdamW, batches of {setup.batch_size}, high "
         f"rates {rates}. “{DROP}” and “{LOW}” divide the high rate by {DROP_BY:g}, the cosine ends at rate / "
-        f"{DIV_FINAL:g}. The last {100 * TAIL:g} % of the steps: standard deviation of the batches' losses; of the loss "
+        f"{DIV_FINAL:g}; all rise in the first {100 * WARM:g} % of the steps, from 1/{WARM_DIV:g}."
+        f" The last {100 * TAIL:g} % of the steps: standard deviation of the batches' losses; of the loss "
         f"of {FIXED_SAMPLES} fixed training samples in evaluation mode, at {NUM_LOOKS} steps, which has no noise of "
         "batches; distance between the weights at the beginning and the end over their norm, and the way from step to "
         f"step. Averaged: the mean of the weights over the last {100 * AVERAGED:g} % of the steps, statistics of "
@@ -101,13 +104,15 @@ def _method(setup: Setup) -> str:
 
 
 def schedule_of(variant: str, lr: float) -> Schedule:
-    """Return the rate over the progress for one of the four schedules."""
-    return {
+    """Return the rate over the progress for one of the four schedules; all rise to it in the same way."""
+    after = {
         STAY: constant(lr),
         COSINE: cosine(lr, lr / DIV_FINAL),
         DROP: join((DROP_AT, constant(lr)), (1 - DROP_AT, constant(lr / DROP_BY))),
         LOW: constant(lr / DROP_BY),
     }[variant]
+    rise = join((WARM, linear(1 / WARM_DIV, 1.0)), (1 - WARM, constant(1.0)))
+    return lambda progress: rise(progress) * after(progress)
 
 
 class WeightTrail(Callback):
