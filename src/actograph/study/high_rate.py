@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from actograph.callbacks.schedule import ScheduleParams
 from actograph.study import high_rate_verdict as verdict
 from actograph.study.chapter import Chapter
 from actograph.study.high_rate_results import CONSTANT, CYCLE, HIGH, LOW, Runs
@@ -21,10 +22,12 @@ from actograph.study.training import fixed_samples, learner_for
 from actograph.study.trial import Trial, Values
 from actograph.train.events import Callback, Stage
 from actograph.train.loop import Loop
+from actograph.train.schedules import Schedule, constant, join, linear
 
 PEAKS = (LOW, 0.3, 1.0, HIGH, 10.0, 30.0)  # rates over the setup's: half decades, up to where trainings fail
 CONSTANTS = (LOW, 0.3, 1.0, HIGH)  # higher constant rates learned nothing on the digits
 BUDGET_SHARES = (0.25, 0.5, 1.0)  # of the epochs asked for
+RISE = 0.1  # of the steps: constant rates above the setup's are reached in a line from that
 SEEDS_FACTOR = (
     3  # trainings of the least budget are cheap, and a failure rate needs many: seeds of the setup times this
 )
@@ -78,7 +81,7 @@ class HighRate(Study):
         if trial.options["kind"] == CYCLE:
             learner.fit_one_cycle(epochs)
         else:
-            learner.fit(epochs)
+            learner.fit(epochs, callbacks=[ScheduleParams(lr=held(lr, self.setup.lr))])
         looks = [
             {**look, "accuracy": epoch["accuracy"], "shown_gap": epoch["valid_loss"] - epoch["train_loss"]}
             for look, epoch in zip(footing.seen, learner.recorder.epochs, strict=True)
@@ -100,6 +103,11 @@ class HighRate(Study):
         return verdict.chapter(
             self.name, self.question, self.textbook, runs, _method(self.setup), results.failures
         )
+
+
+def held(lr: float, safe: float) -> Schedule:
+    """Return a constant rate; one above ``safe`` is reached from there, so that it does not fail by its start alone."""
+    return join((RISE, linear(min(lr, safe), lr)), (1 - RISE, constant(lr)))
 
 
 def budgets_of(epochs: int) -> list[int]:
@@ -153,7 +161,8 @@ def _method(setup: Setup) -> str:
         f"{', '.join(f'{one * setup.lr:.3g}' for one in PEAKS)} over {budgets} epochs (rise over the first quarter from "
         "1/25 of the peak, fall to 1e-5 of it, momentum the other way), the least budget with "
         f"{SEEDS_FACTOR} times the seeds where there are several; constant rates "
-        f"{', '.join(f'{one * setup.lr:.3g}' for one in CONSTANTS)}, read after as many epochs. Seeds have the same first "
+        f"{', '.join(f'{one * setup.lr:.3g}' for one in CONSTANTS)}, read after as many epochs, those above "
+        f"{setup.lr:.3g} reached from there in the first {100 * RISE:g} % of the steps. Seeds have the same first "
         "weights and batches in all; differences are between equal seeds, and those told together share the 5 % of "
         f"error. Gap: validation loss minus training loss, both of up to {SAMPLES} fixed samples each, in evaluation mode "
         f"after the epoch. Failed: that training loss does not end below {FAILED_ABOVE:g} of that of always predicting "

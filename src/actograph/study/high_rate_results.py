@@ -104,13 +104,16 @@ class Runs:
         )
 
     def level_with(self, best: float, budget: int) -> list[float]:
-        """Return the peaks next to the best, and it, that the seeds do not tell from it; all are judged together."""
+        """Return the peaks next to the best, and it, that never failed and are not told from it; all are judged together."""
         factors = self.factors(CYCLE, budget)
         same = {
             factor: factor == best
-            or not self.gain(
-                Point(CYCLE, best, budget), Point(CYCLE, factor, budget), num_looks=len(factors) - 1
-            ).excludes_zero
+            or (
+                not self.failed(factor, budget)[0]
+                and not self.gain(
+                    Point(CYCLE, best, budget), Point(CYCLE, factor, budget), num_looks=len(factors) - 1
+                ).excludes_zero
+            )
             for factor in factors
         }
         at = first = last = factors.index(best)
@@ -155,7 +158,7 @@ class Runs:
         """Estimate how many times the validation loss of a cycle is that of the constant low rate at equal training loss.
 
         The low rate's is read off its epochs, straight lines between their logarithms; seeds whose training loss it never
-        had do not count, and with less than all of them it is unknown.
+        had do not count.
         """
         reference = self.trainings(Point(CONSTANT, LOW, self.full))
         ratios = []
@@ -164,9 +167,8 @@ class Runs:
                 continue
             at = one["looks"][-1]
             expected = valid_loss_at(reference[seed]["looks"], at["train_loss"])
-            if expected is None:
-                return Estimate(math.nan, math.nan, math.nan, 0)
-            ratios.append(at["valid_loss"] / expected)
+            if expected is not None:
+                ratios.append(at["valid_loss"] / expected)
         return geometric_mean_of(ratios)
 
 

@@ -36,7 +36,7 @@ def _accuracies(runs: Runs) -> Table:
         ]
         for kind, factor in _kinds(runs)
     ]
-    heads = ["rate", *(f"{budget} epochs" for budget in runs.budgets)]
+    heads = ["rate", *(_epochs(budget) for budget in runs.budgets)]
     return Table("Accuracy at equal budgets, means over the seeds with 95 % intervals", heads, rows)
 
 
@@ -54,7 +54,7 @@ def _losses(runs: Runs) -> Table:
         ]
         for kind, factor in _kinds(runs)
     ]
-    title = f"Losses after {runs.full} epochs, both in evaluation mode on equally many samples"
+    title = f"Losses after {_epochs(runs.full)}, both in evaluation mode on equally many samples"
     return Table(title, ["rate", *names.values()], rows)
 
 
@@ -80,7 +80,7 @@ def _steps(runs: Runs, target: float) -> Table:
         "rate",
         f"seeds that reach {100 * target:.1f} %",
         "median steps to it",
-        *(f"failed, {budget} epochs" for budget in runs.budgets),
+        *(f"failed, {_epochs(budget)}" for budget in runs.budgets),
     ]
     return Table("Steps to what the low constant rate ends with, and failures", heads, rows)
 
@@ -97,9 +97,9 @@ def pictures(runs: Runs) -> list[Picture]:
 
 
 def _error_picture(runs: Runs) -> Picture:
-    series = {f"one cycle, {budget} epochs": _over_rates(runs, CYCLE, budget) for budget in runs.budgets} | {
-        f"constant, {runs.full} epochs": _over_rates(runs, CONSTANT, runs.full)
-    }
+    series = {
+        f"one cycle, {_epochs(budget)}": _over_rates(runs, CYCLE, budget) for budget in runs.budgets
+    } | {f"constant, {_epochs(runs.full)}": _over_rates(runs, CONSTANT, runs.full)}
     figure = figures.curves(series, "highest rate", "wrong answers", is_log_x=True, is_log_y=True)
     figure.update_yaxes(tickformat=".0%")
     return Picture(
@@ -150,7 +150,7 @@ def _loss_picture(runs: Runs) -> Picture:
     figure = figures.curves(series, "peak rate", "loss", is_log_x=True, is_log_y=True)
     return Picture(
         _with_rates(figure, runs),
-        f"Loss after one cycle of {runs.full} epochs, both in evaluation mode: the gap is what lies between.",
+        f"Loss after one cycle of {_epochs(runs.full)}, both in evaluation mode: the gap is what lies between.",
         "Training and validation loss against the peak rate, two curves with intervals",
     )
 
@@ -181,7 +181,7 @@ def _equal_picture(runs: Runs) -> Picture:
 
 def _failures(runs: Runs) -> Picture:
     series: Series = {
-        f"{budget} epochs": (
+        f"{_epochs(budget)}": (
             [factor * runs.lr for factor in runs.factors(CYCLE, budget)],
             [runs.failure_rate(factor, budget) for factor in runs.factors(CYCLE, budget)],
         )
@@ -205,3 +205,7 @@ def _with_rates(figure: Any, runs: Runs) -> Any:
 
 def _below_legend(figure: Any) -> Any:
     return figure.update_layout(legend={"y": 1.02, "yanchor": "bottom"})
+
+
+def _epochs(num: int) -> str:
+    return f"{num} epoch{'' if num == 1 else 's'}"

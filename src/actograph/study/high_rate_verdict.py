@@ -64,7 +64,7 @@ def about_best(runs: Runs) -> list[str]:
         accuracy = runs.mean(Point(CYCLE, best, budget), "accuracy")
         told = f"{runs.rate(best)} over {_epochs(budget)} ({share(accuracy.value)}; "
         parts.append(
-            f"{told}ahead of its neighbours)"
+            f"{told}its neighbours are worse, or fail)"
             if level == [best]
             else f"{told}from {runs.rate(level[0])} to {runs.rate(level[-1])} none can be told from it, in "
             f"{accuracy.num} seeds)"
@@ -224,12 +224,11 @@ def about_equal_loss(runs: Runs) -> list[str]:
     begins = f"At equal training loss the cycle to {runs.rate(HIGH)}"
     if not known:
         return [
-            f"{begins} and the constant {runs.rate(LOW)} cannot be compared: their training losses have no range in common "
-            "in all seeds."
+            f"{begins} and the constant {runs.rate(LOW)} cannot be compared: too few seeds had one that both had."
         ]
     parts = [
-        f"{words.number(ratio.value)} times ({words.number(ratio.low)} to {words.number(ratio.high)}) after "
-        f"{_epochs(budget)}"
+        f"{words.number(ratio.value)} times ({words.number(ratio.low)} to {words.number(ratio.high)}; {ratio.num} "
+        f"seeds) after {_epochs(budget)}"
         for budget, ratio in known.items()
     ]
     told = f"{begins} has a validation loss of the constant {runs.rate(LOW)}'s {joined(parts)}"
@@ -239,9 +238,7 @@ def about_equal_loss(runs: Runs) -> list[str]:
         return [f"{told}: it generalizes better than by its training loss alone."]
     if higher and not lower:
         return [f"{told}: it generalizes worse, for the same training loss."]
-    return [
-        f"{told}: that a high rate finds minima which generalize better, beyond fitting sooner, is not to be seen here."
-    ]
+    return [f"{told}: whether it generalizes better, beyond fitting sooner, cannot be told."]
 
 
 def about_breaking(runs: Runs) -> list[str]:
