@@ -82,10 +82,11 @@ SHARP_AT_ONCE = {"at": {"felt": 1e6}, "warm-up": {"felt": 1e3}}
 def test_more_failures_at_once_are_laid_to_beginning_with_the_rate() -> None:
     told = verdict({(ABRUPT, HIGH): 11, (ABRUPT, 12.0): 12, (WARM, 12.0): 4}, **SHARP_AT_ONCE)
     assert "11 of 12 trainings fail" in told
-    assert "not the rate but beginning with it" in told
+    assert "fails less often where it is not begun with" in told
     assert "At 0.06 4 of 12 fail after the warm-up as well" in told
     assert "without a living unit" in told
-    assert "nothing passes such a layer" in told
+    assert "that it is the cause was not tested" in told
+    assert "at once (none of 12, which still allows 24 %)" in told
     assert "less by a factor of" in told
 
 
@@ -112,6 +113,15 @@ def test_where_sgd_fails_is_told_against_its_bound() -> None:
     assert "promise too much" in told
     assert "about where the first weights say" in verdict({(SGD, 4.0): 6}, **SHARP_AT_ONCE)
     assert "cannot be told where it breaks" in verdict({(SGD, 4.0): 1}, **SHARP_AT_ONCE)
+
+
+def test_plain_sgd_that_has_not_begun_to_learn_is_told_from_what_failed() -> None:
+    results = made({(SGD, 0.25): 6}, **SHARP_AT_ONCE)
+    for one in results.outcomes:
+        if one.trial.options["kind"] == SGD and not one.values["failed"] and one.trial.seed < 4:
+            one.values["final_loss"] = CHANCE  # type: ignore[index]
+    told = " ".join(sentences_of(Groups.of(results), SETUP))
+    assert "(4 of 6 have not begun to learn there by step 80, unbroken)" in told
 
 
 def test_the_way_of_the_sharpness_is_told_in_either_direction() -> None:

@@ -13,7 +13,7 @@ from torch.nn.utils import parameters_to_vector
 
 from actograph.data.loaders import Loaders, TensorLoader
 from actograph.learner import Learner
-from actograph.study.low_end import LowEnd, WeightTrail, averaged_accuracy, schedule_of
+from actograph.study.low_end import WARM, WARM_DIV, LowEnd, WeightTrail, averaged_accuracy, schedule_of
 from actograph.study.low_end_verdict import COSINE, DROP, LOW, STAY, Runs, sentences_of
 from actograph.study.setup import Setup
 from actograph.study.study import Results, run_trial
@@ -60,7 +60,7 @@ def test_a_gain_at_the_high_and_a_cost_at_the_low_rate_are_told_by_rate() -> Non
     told = verdict({0.25: -0.02, 1.0: 0.0, 4.0: 0.05}, averaging=0.04, spread=5.0)
     assert "It gains at 0.04 and costs at 0.0025" in told
     assert "depends on how high the rate was" in told
-    assert "80 % of what the cosine gains there: most of it is the noise of the weights" in told
+    assert "80 % of what the cosine gains there: averaging alone gets the larger part of it" in told
     assert "spreads 5 times as far" in told
     assert "hides that of the weights" in told
     assert "the way made is 10 times the distance" in told
@@ -108,7 +108,15 @@ def test_schedules_end_where_they_say() -> None:
         DROP: pytest.approx(0.01),
         LOW: pytest.approx(0.01),
     }
-    assert schedule_of(DROP, 0.1)(0.74) == 0.1
+    assert schedule_of(DROP, 0.1)(0.74) == pytest.approx(0.1)
+
+
+def test_all_schedules_rise_to_their_rate_in_the_same_way() -> None:
+    begins = [schedule_of(name, 0.1) for name in (STAY, DROP)]
+    assert all(schedule(0.0) == pytest.approx(0.1 / WARM_DIV) for schedule in begins)
+    assert all(schedule(WARM) == pytest.approx(0.1) for schedule in begins)
+    assert schedule_of(COSINE, 0.1)(0.0) == pytest.approx(0.1 / WARM_DIV)
+    assert schedule_of(LOW, 0.1)(0.0) == pytest.approx(0.01 / WARM_DIV)
 
 
 class Weights(Callback):

@@ -23,6 +23,7 @@ STUDIES: Mapping[str, str] = MappingProxyType(
         "saturation": "actograph.study.saturation:Saturation",
         "batch-size": "actograph.study.batch_size:BatchSize",
         "high-start": "actograph.study.high_start:HighStart",
+        "high-rate": "actograph.study.high_rate:HighRate",
         "low-end": "actograph.study.low_end:LowEnd",
     }
 )

@@ -24,6 +24,7 @@ from actograph.study.hessian import adam_bound, adam_preconditioner, sharpness
 from actograph.study.high_start_verdict import (
     ABRUPT,
     BOOK_RATE,
+    FAILED_ABOVE,
     HIGH,
     LOW,
     NEAR_BOOK,
@@ -35,7 +36,7 @@ from actograph.study.high_start_verdict import (
 )
 from actograph.study.setup import Setup
 from actograph.study.study import Results, Study
-from actograph.study.training import learner_for, view_of
+from actograph.study.training import fixed_samples, learner_for, view_of
 from actograph.study.trial import Trial, Values
 from actograph.train.batches import length
 from actograph.train.events import Callback, Stage
@@ -51,9 +52,6 @@ PLAIN_SGD = fused(torch.optim.SGD)
 
 WATCHED = "watched, "  # begins the names of variants along which the sharpness is measured
 LAST_STEPS = 20  # whose mean loss decides
-FAILED_ABOVE = (
-    0.95  # of the loss of who knows the classes' shares only; failed trainings end at 1.00 to 1.01 of it
-)
 EXPLODED = 2.0  # times the same: a loss so large was once thrown away from where it was
 SEEDS_FACTOR = 4  # short trainings are cheap, and a rate needs many: seeds of the setup times this
 SGD_SEEDS_FACTOR = 2
@@ -67,7 +65,7 @@ SGD_FACTORS = (
 )  # rates over 2 / sharpness at initialization, which soon rises
 LOOKS = (0, 1, 2, 5, 10, 20, 40, 70)  # steps at which the sharpness is measured along a training
 FIRST_LOOKS = (0, 1)
-SAMPLES = 256  # of the training data, for the Hessian: the same for all
+SAMPLES = 128  # of the training data, for the Hessian: the same for all
 
 
 class HighStart(Study):
@@ -97,7 +95,7 @@ class HighStart(Study):
         assert self.setup.lr is not None
         loaders = self.setup.open(trial.seed)
         model = self.setup.build(trial.seed, loaders).to(self.setup.torch_device)
-        x, y = fixed_samples(self.setup)
+        x, y = fixed_samples(self.setup, SAMPLES)
         start = sharpness(model, self.setup.loss_func, x, y) if kind == SGD else math.nan
         lr = factor * 2 / start if kind == SGD else factor * self.setup.lr
         if not 0 < lr < math.inf:
@@ -178,19 +176,6 @@ def _split(loaders: Loaders) -> tuple[int, int]:
     available = length(loaders.train)
     epochs = 1 if available is None else math.ceil(STEPS / available)
     return epochs, math.ceil(STEPS / epochs)
-
-
-def fixed_samples(setup: Setup) -> tuple[Tensor, Tensor]:
-    """Return the first `SAMPLES` training samples in the order of seed 0, on the device: x (n, ...) and y (n,)."""
-    xs, ys, num = [], [], 0
-    for x, y in setup.open(0).train:
-        xs.append(x)
-        ys.append(y)
-        num += len(x)
-        if num >= SAMPLES:
-            break
-    device = setup.torch_device
-    return torch.cat(xs)[:SAMPLES].to(device), torch.cat(ys)[:SAMPLES].to(device)
 
 
 class SharpnessTrail(Callback):

@@ -33,6 +33,9 @@ STEPS, WARM_STEPS = (
     80,
     40,
 )  # trainings that fail do it in the first dozen steps, and are known for good after 60
+FAILED_ABOVE = (
+    0.95  # of the loss of who knows the classes' shares only; failed trainings end at 1.00 to 1.01 of it
+)
 STATS_STEP = 50  # at which near-zero share and dead units are read
 NUM_PREDICTORS = 2
 HALF = 0.5  # of the trainings: a rate at which more fail does not train
@@ -50,6 +53,14 @@ class Group:
     def num_failed(self) -> int:
         """Trainings that failed."""
         return sum(bool(one["failed"]) for one in self.values.values())
+
+    @property
+    def num_waiting(self) -> int:
+        """Trainings that did not fail and yet know no more than the classes' shares: slow, as far as can be seen."""
+        return sum(
+            not one["failed"] and one["final_loss"] >= FAILED_ABOVE * one["chance_loss"]
+            for one in self.values.values()
+        )
 
     @property
     def failure_rate(self) -> Estimate:
@@ -174,7 +185,7 @@ def about_failures(groups: Groups, setup: Setup) -> list[str]:
     if a.overlaps(b):
         return [f"{begins}the intervals overlap, so that it cannot be told whether the warm-up helps."]
     if a.value > b.value:
-        return [f"{begins}what they do not survive is not the rate but beginning with it."]
+        return [f"{begins}the same rate fails less often where it is not begun with."]
     return [f"{begins}here the warm-up does harm."]
 
 
@@ -183,7 +194,8 @@ def about_limits(groups: Groups) -> list[str]:
     safe = {kind: _last_safe(groups.all_of(kind)) for kind in (ABRUPT, WARM)}
     broken = next((one for one in groups.all_of(WARM) if one.num_failed), None)
     told = [
-        f"The highest rate tried without a failure is {words.number(one.lr)} {when}"
+        f"The highest rate tried without a failure is {words.number(one.lr)} {when} (none of {len(one.values)}, which "
+        f"still allows {share(one.failure_rate.high)})"
         for when, one in (("at once", safe[ABRUPT]), ("after a warm-up", safe[WARM]))
         if one is not None
     ]
@@ -192,8 +204,7 @@ def about_limits(groups: Groups) -> list[str]:
     sentence = "; ".join(
         [told[0], *(one.replace("The highest rate tried without a failure is ", "") for one in told[1:])]
     )
-    sample = next(one for one in safe.values() if one is not None)
-    sentence += f" (none of {len(sample.values)} still allows {share(sample.failure_rate.high)})."
+    sentence += "."
     if broken is not None:
         sentence += (
             f" At {words.number(broken.lr)} {broken.told} fail after the warm-up as well: it moves the limit, it does not "
@@ -240,10 +251,8 @@ def about_units(groups: Groups) -> list[str]:
     if a.overlaps(b):
         return [f"{begins}: dead units do not tell them apart."]
     if a.value > b.value:
-        return [
-            f"{begins}: nothing passes such a layer any more, forward or backward, so no later rate brings it back."
-        ]
-    return [f"{begins}: it is not dead units that these die of."]
+        return [f"{begins}: such a layer goes with failing; that it is the cause was not tested."]
+    return [f"{begins}: failing does not go with such layers here."]
 
 
 def about_sharpness(groups: Groups) -> list[str]:
@@ -306,6 +315,8 @@ def about_sgd(groups: Groups) -> list[str]:
     held = (
         f"; {words.number(safe.factor)} times it is the highest rate tried without a failure" if safe else ""
     )
+    if safe and safe.num_waiting:
+        held += f" ({safe.num_waiting} of {len(safe.values)} have not begun to learn there by step {STEPS}, unbroken)"
     told = f"{begins}fails in {broken.told} trainings at {words.number(broken.factor)} times that bound{held}"
     if broken.factor < 1:
         return [f"{told}: below the bound, so that the first weights alone promise too much."]
@@ -404,8 +415,18 @@ def _trail_table(groups: Groups) -> Table:
 
 
 def _sgd_table(groups: Groups) -> Table:
-    rows = [[one.factor, one.lr, one.told, one.failure_rate] for one in groups.all_of(SGD)]
-    return Table("Plain SGD", ["rate over 2 / sharpness", "median rate", "failed", "failure rate"], rows)
+    rows = [
+        [one.factor, one.lr, one.told, one.failure_rate, f"{one.num_waiting} of {len(one.values)}"]
+        for one in groups.all_of(SGD)
+    ]
+    heads = [
+        "rate over 2 / sharpness",
+        "median rate",
+        "failed",
+        "failure rate",
+        "unbroken, not begun to learn",
+    ]
+    return Table("Plain SGD", heads, rows)
 
 
 def _pictures(groups: Groups) -> list[Picture]:

@@ -21,16 +21,18 @@ from actograph.study.chapter import Chapter
 from actograph.study.low_end_verdict import AVERAGED, COSINE, DROP, LOW, STAY, TAIL, variant_of
 from actograph.study.setup import Setup
 from actograph.study.study import Results, Study, seeds_of
-from actograph.study.training import learner_for, result_of
+from actograph.study.training import fixed_samples, learner_for, result_of
 from actograph.study.trial import Trial, Values
 from actograph.train.events import Callback, Stage
 from actograph.train.loop import Loop
 from actograph.train.metrics import Accuracy
-from actograph.train.schedules import Schedule, constant, cosine, join
+from actograph.train.schedules import Schedule, constant, cosine, join, linear
 
 FACTORS = (0.25, 1.0, 4.0)  # high rates over the setup's: too low, found, too high to end with
 DROP_AT = 0.75  # of the steps
 DROP_BY = 10.0
+WARM = 0.1  # of the steps, in which every schedule rises: without it some seeds fail at the highest rate by its start alone
+WARM_DIV = 25.0  # as `fit_one_cycle`
 DIV_FINAL = 1e5  # as `fit_one_cycle`
 FIXED_SAMPLES = (
     512  # of the training data, whose loss is measured along the last tenth without the noise of batches
@@ -61,7 +63,7 @@ class LowEnd(Study):
         assert self.setup.lr is not None
         assert self.setup.epochs is not None
         lr = trial.options["factor"] * self.setup.lr
-        trail = WeightTrail(self.setup.loss_func, *fixed_samples(self.setup))
+        trail = WeightTrail(self.setup.loss_func, *fixed_samples(self.setup, FIXED_SAMPLES))
         learner = learner_for(self.setup, trial, folder, lr=lr, callbacks=[trail])
         schedule = schedule_of(trial.options["schedule"], lr)
         learner.fit(self.setup.epochs, callbacks=[ScheduleParams(lr=schedule)])
@@ -91,7 +93,8 @@ def _method(setup: Setup) -> str:
     return (
         f"{setup.epochs} epochs of {setup.told_model} on {setup.told_data}, AdamW, batches of {setup.batch_size}, high "
         f"rates {rates}. “{DROP}” and “{LOW}” divide the high rate by {DROP_BY:g}, the cosine ends at rate / "
-        f"{DIV_FINAL:g}. The last {100 * TAIL:g} % of the steps: standard deviation of the batches' losses; of the loss "
+        f"{DIV_FINAL:g}; all rise in the first {100 * WARM:g} % of the steps, from 1/{WARM_DIV:g}."
+        f" The last {100 * TAIL:g} % of the steps: standard deviation of the batches' losses; of the loss "
         f"of {FIXED_SAMPLES} fixed training samples in evaluation mode, at {NUM_LOOKS} steps, which has no noise of "
         "batches; distance between the weights at the beginning and the end over their norm, and the way from step to "
         f"step. Averaged: the mean of the weights over the last {100 * AVERAGED:g} % of the steps, statistics of "
@@ -100,27 +103,16 @@ def _method(setup: Setup) -> str:
     )
 
 
-def fixed_samples(setup: Setup) -> tuple[Tensor, Tensor]:
-    """Return the first `FIXED_SAMPLES` training samples in the order of seed 0, on the device: x (n, ...) and y (n,)."""
-    xs, ys, num = [], [], 0
-    for x, y in setup.open(0).train:
-        xs.append(x)
-        ys.append(y)
-        num += len(x)
-        if num >= FIXED_SAMPLES:
-            break
-    device = setup.torch_device
-    return torch.cat(xs)[:FIXED_SAMPLES].to(device), torch.cat(ys)[:FIXED_SAMPLES].to(device)
-
-
 def schedule_of(variant: str, lr: float) -> Schedule:
-    """Return the rate over the progress for one of the four schedules."""
-    return {
+    """Return the rate over the progress for one of the four schedules; all rise to it in the same way."""
+    after = {
         STAY: constant(lr),
         COSINE: cosine(lr, lr / DIV_FINAL),
         DROP: join((DROP_AT, constant(lr)), (1 - DROP_AT, constant(lr / DROP_BY))),
         LOW: constant(lr / DROP_BY),
     }[variant]
+    rise = join((WARM, linear(1 / WARM_DIV, 1.0)), (1 - WARM, constant(1.0)))
+    return lambda progress: rise(progress) * after(progress)
 
 
 class WeightTrail(Callback):

@@ -21,6 +21,7 @@ STAY, COSINE, DROP, LOW = "stay high", "cosine to low", "drop at 75 %", "low thr
 ENDS = (COSINE, DROP, LOW)  # compared with staying high
 TAIL = 0.1  # of the steps, at the end: what is looked at
 AVERAGED = 0.25  # of the steps, at the end: whose weights are averaged
+AXIS_MARGIN = 0.05  # of accuracy below the lowest mean; an interval may go on beyond the axis
 COLUMNS = {
     "accuracy": "accuracy",
     "averaged_accuracy": "accuracy of averaged weights",
@@ -148,18 +149,19 @@ def about_averaging(runs: Runs) -> list[str]:
     top = runs.factors[-1]
     gain, cosine = runs.averaging(top), runs.gain(top, COSINE)
     told = better(
-        f"Staying at {runs.rate(top)} and averaging the weights of the last {share(AVERAGED)} of the steps",
+        f"staying at {runs.rate(top)} and averaging the weights of the last {share(AVERAGED)} of the steps",
         "the last of these weights",
         gain,
         "accuracy",
     )
+    told = told[:1].upper() + told[1:]
     known = all(one.excludes_zero and one.value > 0 for one in (gain, cosine))
     if known:
         told += f" That is {share(gain.value / cosine.value)} of what the cosine gains there"
         told += (
-            ": most of it is the noise of the weights, which averaging takes out as well."
+            ": averaging alone gets the larger part of it, at a rate that stays high."
             if (gain.value > cosine.value / 2)
-            else ": averaging takes out the smaller part of what the low end does."
+            else ": averaging alone gets the smaller part of it."
         )
     after = runs.averaging(top, COSINE)
     if after.is_known and not after.excludes_zero:
@@ -313,7 +315,8 @@ def _accuracies(runs: Runs, rates: Sequence[float]) -> go.Figure:
         if all(runs.of(factor, schedule) for factor in runs.factors)
     }
     figure = figures.curves(series, "high rate", "accuracy on the validation data", is_log_x=True)
-    return figure.update_yaxes(tickformat=".0%")
+    lowest = min(one.value for _, told in series.values() for one in told) if series else 0.0
+    return figure.update_yaxes(tickformat=".0%", range=[max(lowest - AXIS_MARGIN, 0.0), 1.0])
 
 
 def _with_zero(figure: go.Figure) -> go.Figure:

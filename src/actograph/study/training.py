@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from actograph.callbacks.activation_stats import ActivationStats
 from actograph.callbacks.gradient_stats import GradientStats
@@ -96,3 +97,20 @@ def result_of(learner: Learner) -> dict[str, Any]:
         "epochs": learner.recorder.epochs,
         "findings": [{"rule": one.rule, "layer": one.layer, "step": one.first_step} for one in found],
     }
+
+
+def fixed_samples(setup: Setup, num: int, *, of_valid: bool = False) -> tuple[Tensor, Tensor]:
+    """Return the first ``num`` samples in the order of seed 0, on the device: x (n, ...) and y (n,).
+
+    Fewer where there are fewer; of the training or of the validation data, and the same for every trial.
+    """
+    loaders = setup.open(0)
+    xs, ys, found = [], [], 0
+    for x, y in (loaders.valid if of_valid else loaders.train) or ():
+        xs.append(x)
+        ys.append(y)
+        found += len(x)
+        if found >= num:
+            break
+    device = setup.torch_device
+    return torch.cat(xs)[:num].to(device), torch.cat(ys)[:num].to(device)
