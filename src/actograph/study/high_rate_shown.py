@@ -6,7 +6,7 @@ No idea of sentences, nor of how it was measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,9 @@ from actograph.study.chapter import Picture, Table
 from actograph.study.estimate import Estimate
 from actograph.study.high_rate_results import CONSTANT, CYCLE, HIGH, LOW, Point, Runs
 
-Series = dict[str, tuple[Sequence[float], Sequence[Estimate]]]
+AXIS_MARGIN = 0.05  # decades
+
+Series = Mapping[str, tuple[Sequence[float], Sequence[Estimate]]]
 
 
 def tables(runs: Runs, target: float) -> list[Table]:
@@ -97,11 +99,11 @@ def pictures(runs: Runs) -> list[Picture]:
 
 
 def _error_picture(runs: Runs) -> Picture:
-    series = {
+    series: Series = {
         f"one cycle, {_epochs(budget)}": _over_rates(runs, CYCLE, budget) for budget in runs.budgets
     } | {f"constant, {_epochs(runs.full)}": _over_rates(runs, CONSTANT, runs.full)}
     figure = figures.curves(series, "highest rate", "wrong answers", is_log_x=True, is_log_y=True)
-    figure.update_yaxes(tickformat=".0%")
+    figure.update_yaxes(tickformat=".0%", range=[_lowest(series), 0.0])
     return Picture(
         _with_rates(figure, runs),
         "Wrong answers on the validation data against the highest rate: lower is better.",
@@ -209,3 +211,9 @@ def _below_legend(figure: Any) -> Any:
 
 def _epochs(num: int) -> str:
     return f"{num} epoch{'' if num == 1 else 's'}"
+
+
+def _lowest(series: Series) -> float:
+    """Return where a logarithmic axis of shares begins, as an exponent of 10; it ends at all, beyond which no share is."""
+    known = [one.low for _, told in series.values() for one in told if one.is_known and one.low > 0]
+    return math.log10(min(known, default=0.01)) - AXIS_MARGIN

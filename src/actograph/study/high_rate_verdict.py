@@ -168,6 +168,12 @@ def about_steps(runs: Runs) -> list[str]:
     peaks = joined([runs.rate(factor) for factor, median in medians.items() if median == soonest])
     never = [runs.rate(factor) for factor, median in medians.items() if not math.isfinite(median)]
     tail = f"; most seeds never reach it with {joined(never)}" if never else ""
+    level = [
+        runs.rate(factor)
+        for factor in runs.factors(CONSTANT, runs.full)
+        if float(np.median(list(runs.steps_to(CONSTANT, factor, target).values()))) <= soonest
+    ]
+    tail += f"; a constant {joined(level)} is as soon" if level else ""
     times = last / soonest
     compared = f"{words.number(times, 2)} times as soon" if times > 1 else "no sooner"
     return [
