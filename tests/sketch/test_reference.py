@@ -12,7 +12,7 @@ from torch import Tensor
 from actograph.layout.layer import FlatRegion, Nonlinearity, Side
 from actograph.layout.row import Field, moments
 from actograph.sketch import block as block_module
-from actograph.sketch import reference
+from actograph.sketch import native, reference
 from actograph.sketch.block import Block
 from actograph.testing.reference import numpy_fired, numpy_histogram, numpy_row
 
@@ -145,7 +145,7 @@ def test_a_device_without_float64_measures_in_float32(
     for module in (block_module, reference):
         monkeypatch.setattr(module, "row_dtype", lambda device: torch.float32)
     monkeypatch.setattr(block_module, "_c_serves", lambda device: False)
-    monkeypatch.setattr(block_module.native, "collect", lambda *_: False)
+    monkeypatch.setattr(native, "collect", lambda *_: False)
     x = (mean + std * torch.randn(64, 4, 9, dtype=torch.float64)).float()
     row, hist, _ = observed(x, flat=BAND)
     expected = numpy_row(x.numpy(), x.numpy(), BAND)

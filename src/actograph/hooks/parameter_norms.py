@@ -49,7 +49,12 @@ class ParameterNorms:
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self.parameters = [parameter for parameter in parameters if has_values(parameter)]
-        self._sizes = np.array([local_part(parameter).numel() for parameter in self.parameters], np.float64)
+        parts = [local_part(parameter) for parameter in self.parameters]
+        self._is_shared_out = any(
+            part is not whole for part, whole in zip(parts, self.parameters, strict=True)
+        )
+        self._has_complex = any(part.is_complex() for part in parts)
+        self._sizes = np.array([part.numel() for part in parts], np.float64)
         widest = any(parameter.dtype in (torch.float64, torch.complex128) for parameter in self.parameters)
         self._dtype = torch.float64 if widest else torch.float32  # of the norms: float16 would overflow
         kinds = {(parameter.device, parameter.dtype) for parameter in self.parameters}
@@ -67,7 +72,7 @@ class ParameterNorms:
     @torch.no_grad()
     def measure_gradients(self, *, knows_clip: bool) -> None:
         """Measure the gradients as they are now; ``knows_clip`` says that nobody can have clipped them yet."""
-        gradients = [_gradient(parameter) for parameter in self.parameters]
+        gradients = self._gradients_of(self.parameters)
         self._present = [index for index, gradient in enumerate(gradients) if gradient is not None]
         self._gradients = [gradient for gradient in gradients if gradient is not None]
         self._versions = [gradient._version for gradient in self._gradients]
@@ -125,17 +130,21 @@ class ParameterNorms:
         self._has_begun = False
 
     def _weights(self) -> list[Tensor]:
-        weights = [local_part(parameter) for parameter in self.parameters]
-        if any(weight.is_complex() for weight in weights):
-            return [_real(weight) for weight in weights]
-        return weights
+        weights = [local_part(one) for one in self.parameters] if self._is_shared_out else self.parameters
+        return [_real(weight) for weight in weights] if self._has_complex else weights
+
+    def _gradients_of(self, parameters: Sequence[Tensor]) -> list[Tensor | None]:
+        gradients = [parameter.grad for parameter in parameters]
+        if not self._is_shared_out:
+            return gradients
+        return [None if gradient is None else local_part(gradient) for gradient in gradients]
 
     def _norms(self) -> list[Tensor]:
         return self._found[: len(self._present)]
 
     def _norms_used(self) -> list[Tensor]:
         """Return the norms of the gradients as they are now, without measuring where nothing has changed."""
-        now = [_gradient(self.parameters[index]) for index in self._present]
+        now = self._gradients_of([self.parameters[index] for index in self._present])
         changed = [
             gradient is not old or gradient._version != version
             for gradient, old, version in zip(now, self._gradients, self._versions, strict=True)
@@ -210,10 +219,6 @@ def _extent_on_cpu(values: list[Tensor], _: torch.dtype) -> list[Tensor]:
 def has_values(parameter: Tensor) -> bool:
     """Tell whether there is anything to measure: not for an empty part, nor before a lazy module's first forward."""
     return not is_lazy(parameter) and local_part(parameter).numel() > 0
-
-
-def _gradient(parameter: Tensor) -> Tensor | None:
-    return None if parameter.grad is None else local_part(parameter.grad)
 
 
 def _real(tensor: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ class _Watched:
     suffix: str  # of its scalars
     positions: list[int]
     norms: ParameterNorms
+    num_listed: int  # parameters of the optimizer, those without values too
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,10 @@ class ParameterRecorder:
 
     def add_optimizer(self, optimizer: torch.optim.Optimizer, suffix: str) -> None:
         """Measure the optimizer's parameters from now on; ``suffix`` tells its scalars from those of others."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if has_values(p)]
+        listed = [p for group in optimizer.param_groups for p in group["params"]]
+        parameters = [p for p in listed if has_values(p)]
         positions = [self._position(parameter, f"parameter{suffix}") for parameter in parameters]
-        self._watched[optimizer] = _Watched(suffix, positions, ParameterNorms(parameters))
+        self._watched[optimizer] = _Watched(suffix, positions, ParameterNorms(parameters), len(listed))
 
     def discard(self, optimizer: torch.optim.Optimizer) -> None:
         """Measure the optimizer's parameters no more."""
@@ -77,8 +79,12 @@ class ParameterRecorder:
     def begin_update(self, optimizer: torch.optim.Optimizer, *, has_gradients: bool) -> None:
         """Note what the optimizer is about to change; without ``has_gradients`` it computes them itself."""
         watched = self._watched[optimizer]
-        num_parameters = sum(has_values(p) for group in optimizer.param_groups for p in group["params"])
-        if num_parameters != len(watched.positions):  # a group was added, or a lazy module has made its own
+        groups = optimizer.param_groups
+        if watched.num_listed != sum(len(group["params"]) for group in groups) or (
+            watched.num_listed
+            != len(watched.positions)  # some have no values yet: a lazy module may have made its own
+            and sum(has_values(p) for group in groups for p in group["params"]) != len(watched.positions)
+        ):
             self.add_optimizer(optimizer, watched.suffix)
             watched = self._watched[optimizer]
         watched.norms.begin_update(has_gradients=has_gradients)

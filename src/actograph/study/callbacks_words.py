@@ -141,8 +141,8 @@ def _elsewhere(found: Mapping[Way, Sequence[Mapping[str, Any]]]) -> list[str]:
     reading = [one["read_s"] for one in found[Way.OPEN_RUN]]
     return [
         f"{joined(ways)} need the run's folder and nothing else; {needs}. From the start of the process it takes {told} "
-        f"(opening and reading the run are {number(geometric_mean_of(reading).value, 2)} s of the first); in the process that trained, "
-        f"{number(1e3 * max(live), 2)} ms."
+        f"(opening and reading the run are {number(geometric_mean_of(reading).value, 2)} s of the first); in the "
+        f"process that trained, {number(1e3 * max(live), 2)} ms."
     ]
 
 

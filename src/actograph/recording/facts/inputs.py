@@ -22,7 +22,7 @@ from actograph.sketch.observe import is_measurable, observe_output
 from actograph.train.waiting import Waiting
 
 PHASE = "input"  # of the scalars, beside "train" and "valid"
-EACH_UP_TO = 16  # recorded steps whose numbers are all kept; after these each sixteenth: inputs change slowly
+EACH_UP_TO = 16  # steps whose numbers are all kept; after these each sixteenth: inputs change slowly
 NUM_PROBED = 16  # values of a batch that tell it from others
 MAX_KNOWN = 4096  # batches remembered
 
@@ -38,7 +38,6 @@ class _Source:
     slots: dict[torch.device, Slot] = field(default_factory=dict)
     known: set[bytes] = field(default_factory=set)
     batch_size: float = 0.0
-    num_recorded: int = 0
     num_batches: int = 0
     num_new: int = 0
 
@@ -52,7 +51,7 @@ class InputFacts:
         self._block = Block()
         self._sources: dict[int, _Source] = {}
         self._waiting = Waiting[tuple[_Source, int]]()
-        self._rows = Waiting[tuple[_Source, int]]()
+        self._rows = Waiting[tuple[_Source, int, float]]()  # with the size of the step's last batch
         self._measured: dict[int, tuple[_Source, Slot]] = {}
         self._empty: dict[torch.device, Tensor] = {}  # rows without values, each on its device
 
@@ -79,18 +78,17 @@ class InputFacts:
     def end_step(self, step: int) -> None:
         """Let what was measured since the last step wait on its device."""
         for source, slot in self._measured.values():
-            self._rows.add((source, step), slot.values.clone())
+            self._rows.add((source, step, source.batch_size), slot.values.clone())
             slot.values.copy_(self._empty[slot.values.device])
         self._measured = {}
 
     def _take_rows(self, *, waits: bool) -> None:
-        for (source, step), row in self._rows.take(waits=waits):
+        for (source, step, batch_size), row in self._rows.take(waits=waits):
             self._table.look(FactKind.NON_FINITE_INPUT, step)
             self._table.look(FactKind.CONSTANT_INPUT, step)
             self._judge(source, row, step)
-            number, source.num_recorded = source.num_recorded, source.num_recorded + 1
-            if number < EACH_UP_TO or number % EACH_UP_TO == 0:
-                self._store(source, row, step)
+            if step < EACH_UP_TO or step % EACH_UP_TO == 0:
+                self._store(source, row, step, batch_size)
 
     def _judge(self, source: _Source, row: Floats, step: int) -> None:
         bad = float(row[Field.NAN] + row[Field.INF])
@@ -107,9 +105,9 @@ class InputFacts:
         elif row[Field.MIN] < row[Field.MAX] or bad:
             self._table.end(FactKind.CONSTANT_INPUT, source.name)
 
-    def _store(self, source: _Source, row: Floats, step: int) -> None:
+    def _store(self, source: _Source, row: Floats, step: int, batch_size: float) -> None:
         found = moments(row)
-        values = {"batch_size": source.batch_size}
+        values = {"batch_size": batch_size}
         if found.num > 1:
             std = math.sqrt(float(found.m2 / (found.num - 1)))
             extent = {"min": float(row[Field.MIN]), "max": float(row[Field.MAX])}
