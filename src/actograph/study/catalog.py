@@ -19,6 +19,7 @@ STUDIES: Mapping[str, str] = MappingProxyType(
     {
         "filters": "actograph.study.filters:Filters",
         "kernel": "actograph.study.kernel:FirstKernel",
+        "activations": "actograph.study.activations:Activations",
         "callbacks": "actograph.study.callbacks:Callbacks",
         "saturation": "actograph.study.saturation:Saturation",
         "batch-size": "actograph.study.batch_size:BatchSize",
