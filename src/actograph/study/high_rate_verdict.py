@@ -93,7 +93,7 @@ def about_low(runs: Runs) -> list[str]:
         return [f"{told}{_undecided(known)}."]
     fade = difference_of(_by_seed(runs, first), _by_seed(runs, last))
     if fade.excludes_zero and fade.value > 0:
-        fades = f"the advantage fades with the budget, by {_points(fade)}: what is bought is time"
+        fades = f"the advantage fades with the budget, by {_points(fade)} of accuracy (which cannot rise above 100 %)"
     elif fade.excludes_zero:
         fades = f"the longer the training, the more the cycle has over it, by {_points(_turned(fade))}"
     else:
@@ -177,7 +177,7 @@ def about_steps(runs: Runs) -> list[str]:
     times = last / soonest
     compared = f"{words.number(times, 2)} times as soon" if times > 1 else "no sooner"
     return [
-        f"{begins} one cycle reaches soonest to {peaks}, by the median after {words.number(soonest)}: {compared}{tail}."
+        f"{begins} one cycle reaches soonest to {peaks}, by the median of the trainings after {words.number(soonest)}: {compared}{tail}."
     ]
 
 
@@ -201,9 +201,7 @@ def about_gap(runs: Runs) -> list[str]:
     elif gain.value > 0:
         losses = _ratio(runs, high, low, "valid_loss")
         told += ": the high rate widens the gap" + (
-            ", although its validation loss is lower, as it fits more"
-            if losses.is_known and losses.high < 1
-            else ""
+            ", although its validation loss is lower" if losses.is_known and losses.high < 1 else ""
         )
         told += "."
     else:
@@ -219,7 +217,7 @@ def _shown_gap(runs: Runs) -> list[str]:
         return []
     return [
         f"The losses shown while training have it {words.number(shown.value)} after {_epochs(first.budget)} where it is "
-        f"{words.number(gap.value, 2)}: the shown training loss is a mean over the epoch, of weights not yet trained."
+        f"{words.number(gap.value, 2)}: the shown training loss is a mean over the epoch, while the weights change."
     ]
 
 
@@ -276,7 +274,7 @@ def about_breaking(runs: Runs) -> list[str]:
         told += (
             ", from which the budget's part cannot be told"
             if a.overlaps(b)
-            else f": a longer cycle is {'safer' if b.value < a.value else 'less safe'}"
+            else f": that peak fails {'less' if b.value < a.value else 'more'} often in the longer cycle"
         )
     return [f"{told}."]
 
