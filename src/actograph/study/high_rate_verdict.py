@@ -177,7 +177,8 @@ def about_steps(runs: Runs) -> list[str]:
     times = last / soonest
     compared = f"{words.number(times, 2)} times as soon" if times > 1 else "no sooner"
     return [
-        f"{begins} one cycle reaches soonest to {peaks}, by the median of the trainings after {words.number(soonest)}: {compared}{tail}."
+        f"{begins} one cycle reaches soonest to {peaks}, by the median of the trainings after "
+        f"{words.number(soonest)}: {compared}{tail}."
     ]
 
 

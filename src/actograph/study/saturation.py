@@ -169,7 +169,8 @@ class Saturation(Study):
             f"deeper), batches of {self.setup.batch_size}, every step recorded. Rank correlations (Spearman) are over the "
             "networks, for each seed; their intervals, over seeds, share the 5 % of error. The networks are these, not a "
             "sample of all: another choice gives other correlations. “Shrink or grow” is the size of log10 of the first "
-            "over the last block's gradient."
+            "over the last block's gradient. Classifier, epochs and rate were chosen by trainings on the digits with "
+            "seed 0."
         )
 
 
