@@ -125,7 +125,10 @@ def test_the_best_constant_rate_is_a_rival() -> None:
 def test_steps_to_the_low_rates_accuracy() -> None:
     told = verdict(made(fading))
     assert "has after 252 steps one cycle reaches soonest" in told
-    assert "by the median of the trainings after 63: 4 times as soon; a constant 0.003, 0.01 and 0.03 is as soon" in told
+    assert (
+        "by the median of the trainings after 63: 4 times as soon; a constant 0.003, 0.01 and 0.03 is as soon"
+        in told
+    )
     assert "no peak reaches in most seeds" in verdict(
         made(lambda kind, factor, epochs: 0.9 if kind == CONSTANT else 0.8)
     )
