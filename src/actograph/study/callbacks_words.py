@@ -139,10 +139,13 @@ def _elsewhere(found: Mapping[Way, Sequence[Mapping[str, Any]]]) -> list[str]:
     ]
     told = joined([f"{number(value, 2)} s for {way}" for way, value in seconds.items()])
     reading = [one["read_s"] for one in found[Way.OPEN_RUN]]
+    peaks = [one["peak_bytes"] for one in found[Way.OPEN_RUN] if one["peak_bytes"]]
+    held = f", and holds {number(max(peaks) / MIB)} MiB of memory at most" if peaks else ""
+    read_s = number(geometric_mean_of(reading).value, 2)
     return [
         f"{joined(ways)} need the run's folder and nothing else; {needs}. From the start of the process it takes {told} "
-        f"(opening and reading the run are {number(geometric_mean_of(reading).value, 2)} s of the first); in the "
-        f"process that trained, {number(1e3 * max(live), 2)} ms."
+        f"(the first: {read_s} s of it to open and read the run{held}); in the process that trained, "
+        f"{number(1e3 * max(live), 2)} ms."
     ]
 
 
@@ -191,10 +194,10 @@ def tables(results: Results) -> list[Table]:
         ones = measured(results, way)
         largest = max((one["largest"] for one in ones), default=math.nan)
         compared, unequal = (sum(one[name] for one in ones) for name in ("num", "num_unequal"))
-        where = "another" if way.is_elsewhere else "the one that trained"
+        where = "another" if way.is_elsewhere else "same"
         has_torch = any(one["has_torch"] for one in ones)
         rows.append([str(way), where, compared, unequal, largest, seconds, has_torch])
-    heads = ["way", "process", "compared", "differ", "largest difference", "seconds", "torch imported"]
+    heads = ["way", "process", "compared", "differ", "by at most", "seconds", "torch"]
     return [Table("The ways, against the object in the variable", heads, rows), _killed_table(results)]
 
 
@@ -248,5 +251,8 @@ def _left(values: Mapping[int, Mapping[str, Any]]) -> go.Figure:
     figure = base_figure(go.Figure(), height=ROW_PX * len(values) + FRAME_PX)
     for name, numbers, colour in (("readable", readable, theme.BLUE), ("lost", lost, theme.RED)):
         figure.add_bar(y=seeds, x=numbers, name=name, orientation="h", marker_color=colour)
-    figure.update_layout(barmode="stack")
+    figure.update_layout(
+        barmode="stack", legend={"y": 1.02, "yanchor": "bottom", "traceorder": "normal"}, margin_t=40
+    )
+    figure.update_yaxes(autorange="reversed")
     return figure.update_xaxes(title_text="training steps")
