@@ -34,6 +34,7 @@ def train(steps):
         loss = model(torch.ones(3, 2)).sum()
         loss.backward()
         optimizer.step()
+        optimizer.zero_grad()
 train(4)
 """
 
@@ -101,7 +102,7 @@ def test_an_error_ends_with_the_script_s_own_traceback_and_a_complete_run(
     assert program.run(TRAIN + "model(torch.ones(3, 2)).backward()\n") == 1
     said = capsys.readouterr().err
     assert said.startswith(
-        f'Traceback (most recent call last):\n  File "{program.path}", line 11, in <module>\n'
+        f'Traceback (most recent call last):\n  File "{program.path}", line 12, in <module>\n'
     )
     assert "RuntimeError: grad can be implicitly created only for scalar outputs" in said
     assert "observe" not in said

@@ -166,3 +166,15 @@ def test_a_phase_that_is_said_tells_evaluation_from_training() -> None:
     (finding,) = (one for one in diagnose(view).findings if one.rule == "train-mode-in-evaluation")
     assert (finding.layer, finding.first_step) == ("1", 2)
     assert isinstance(recording, Recording)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+def test_functions_that_call_a_patched_place_can_still_be_scripted_and_compiled() -> None:
+    def loss(output: Tensor, y: Tensor) -> Tensor:
+        return functional.cross_entropy(output, y)
+
+    output, y = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    with watch(*toy(), out=":memory:"):
+        scripted = torch.jit.script(nn.CrossEntropyLoss())
+        compiled = torch.compile(loss, backend="eager", fullgraph=True)
+        assert scripted(output, y) == compiled(output, y) == loss(output, y)

@@ -4,6 +4,7 @@ import contextlib
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -272,7 +273,9 @@ def test_runs_of_one_second_get_folders_of_their_own(tmp_path: Path, monkeypatch
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
-    with watch(*toy(), tmp_path / "run"):
-        pass
+    taken = new_run("taken", tmp_path / "run")
+    taken.info = replace(taken.info, pid=0)  # of another process
+    taken.flush()
     with pytest.raises(RunInUseError, match="choose another"):
         watch(*toy(), tmp_path / "run")
+    taken.close("finished")

@@ -87,6 +87,8 @@ class _Hub:
             original = getattr(owner, name)
             replacement = wrap(original, self)
             setattr(replacement, HUB, self)
+            # torch.jit.script asks for it, and compiles what is there in place of the wrapper
+            vars(replacement)["__prepare_scriptable__"] = functools.partial(_return, original)
             setattr(owner, name, replacement)
             self._replaced.append((owner, name, original, replacement))
 
@@ -110,6 +112,10 @@ class _Hub:
     def after_scale(self, scaler: GradScaler, outputs: object, scaled: object) -> None:
         for listener in tuple(self.listeners):
             listener.after_scale(scaler, outputs, scaled)
+
+
+def _return(original: Function) -> Function:
+    return original
 
 
 # A compiler that traces through these sees that it compiles as a constant, and nothing but the original.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from actograph.hooks.leaves import ROOT_NAME, tensors_of
 from actograph.layout.row import Field, Floats, moments
+from actograph.recording.facts.thinning import is_looked_at
 from actograph.runlog.facts import FactKind, FactTable
 from actograph.sketch.block import Block
 from actograph.sketch.links import Slot
@@ -22,7 +23,6 @@ from actograph.sketch.observe import is_measurable, observe_output
 from actograph.train.waiting import Waiting
 
 PHASE = "input"  # of the scalars, beside "train" and "valid"
-EACH_UP_TO = 16  # steps whose numbers are all kept; after these each sixteenth: inputs change slowly
 NUM_PROBED = 16  # values of a batch that tell it from others
 MAX_KNOWN = 4096  # batches remembered
 
@@ -38,6 +38,7 @@ class _Source:
     slots: dict[torch.device, Slot] = field(default_factory=dict)
     known: set[bytes] = field(default_factory=set)
     batch_size: float = 0.0
+    num_forwards: int = 0
     num_batches: int = 0
     num_new: int = 0
 
@@ -73,7 +74,9 @@ class InputFacts:
         observe_output(found, slot)
         self._measured[id(slot)] = source, slot
         source.batch_size = float(found.shape[0] if found.ndim else 1)
-        self._waiting.add((source, step), _probe(found))
+        number, source.num_forwards = source.num_forwards, source.num_forwards + 1
+        if is_looked_at(number):
+            self._waiting.add((source, step), _probe(found))
 
     def end_step(self, step: int) -> None:
         """Let what was measured since the last step wait on its device."""
@@ -87,7 +90,7 @@ class InputFacts:
             self._table.look(FactKind.NON_FINITE_INPUT, step)
             self._table.look(FactKind.CONSTANT_INPUT, step)
             self._judge(source, row, step)
-            if step < EACH_UP_TO or step % EACH_UP_TO == 0:
+            if is_looked_at(step):  # a step, not a count: a run that goes on keeps the same ones
                 self._store(source, row, step, batch_size)
 
     def _judge(self, source: _Source, row: Floats, step: int) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from actograph.layout.row import Floats
+from actograph.recording.facts.thinning import is_looked_at
 from actograph.runlog.facts import FactKind, FactTable
 from actograph.sketch.observe import is_measurable
 from actograph.train.waiting import Waiting
@@ -56,6 +57,7 @@ class TargetFacts:
     """Told of calls of a cross-entropy in training."""
 
     table: FactTable
+    _num_calls: int = 0
     _labels: dict[int, _Labels] = field(default_factory=dict)
     _waiting: Waiting[_Note] = field(default_factory=Waiting[_Note])
 
@@ -66,6 +68,9 @@ class TargetFacts:
             return
         num_classes = logits.shape[1]
         if num_classes <= 1:
+            return
+        number, self._num_calls = self._num_calls, self._num_calls + 1
+        if not is_looked_at(number):
             return
         self.table.look(FactKind.PROBABILITIES, step)
         numbers = [_extent_of_rows(logits)]
