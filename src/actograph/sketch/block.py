@@ -61,8 +61,9 @@ class _DeviceRows:
     def add(self, position: int, flat: FlatRegion | None, channel_axis: int | None, num_units: int) -> Slot:
         chunk, index = divmod(len(self.positions), CHUNK_ROWS)
         if chunk == len(self.values):
-            self.values.append(self.empty.clone())
+            # values last: another thread that sees them finds the histograms there, too
             self.hist.append(torch.zeros(CHUNK_ROWS, NUM_BINS, dtype=torch.int64, device=self.device))
+            self.values.append(self.empty.clone())
         values, hist = self.values[chunk][index], self.hist[chunk][index]
         fired, where = self._add_flags(num_units if flat is not None and channel_axis is not None else 0)
         slot = Slot(values, hist, fired, flat, channel_axis, num_units, fired[:0], len(self.positions), where)
