@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from actograph.show.activations import ActivationView
@@ -18,6 +19,8 @@ from actograph.show.run import open_run
 
 Numbers: TypeAlias = Mapping[str, Sequence[float | None]]  # by name; None where JSON has no number
 LOSS = "loss"
+PROCESS_STATUS = Path("/proc/self/status")
+KIB = 1024
 
 
 def all_numbers(stats: ActivationView) -> dict[str, list[float]]:
@@ -63,13 +66,16 @@ def _difference(x: float | None, y: float | None) -> float:
 
 
 def peak_bytes() -> int | None:
-    """Return the most memory this process has held; None where the system does not tell."""
+    """Return the most memory this process has held; None where the system does not tell (all but Linux).
+
+    Not ``getrusage``: what it tells begins, in a process made by another, with the memory of that one.
+    """
     try:
-        import resource  # noqa: PLC0415 - not on Windows
-    except ImportError:
+        lines = PROCESS_STATUS.read_text().splitlines()
+    except OSError:
         return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kibibytes elsewhere
+    kibibytes = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+    return kibibytes[0] * KIB if kibibytes else None
 
 
 def main(path: str) -> None:
