@@ -15,7 +15,7 @@ from actograph.study.chapter import Chapter
 from actograph.study.estimate import Estimate, difference_of, geometric_mean_of
 from actograph.study.high_rate_results import CONSTANT, CYCLE, HIGH, LOW, Point, Runs
 from actograph.study.high_rate_shown import pictures, tables
-from actograph.study.tell import joined, share
+from actograph.study.tell import joined, points, share
 
 HALF = 0.5  # of the trainings: a rate at which more fail does not train
 
@@ -83,7 +83,7 @@ def about_low(runs: Runs) -> list[str]:
     known = {budget: gain for budget, gain in gains.items() if gain.is_known}
     if not known:
         return []
-    parts = [f"{_points(gain)} after {_epochs(budget)}" for budget, gain in known.items()]
+    parts = [f"{points(gain)} after {_epochs(budget)}" for budget, gain in known.items()]
     told = (
         f"One cycle to {runs.rate(HIGH)} against a constant {runs.rate(LOW)}, at equal budget, changes accuracy by "
         f"{joined(parts)}"
@@ -93,9 +93,9 @@ def about_low(runs: Runs) -> list[str]:
         return [f"{told}{_undecided(known)}."]
     fade = difference_of(_by_seed(runs, first), _by_seed(runs, last))
     if fade.excludes_zero and fade.value > 0:
-        fades = f"the advantage fades with the budget, by {_points(fade)} of accuracy (which cannot rise above 100 %)"
+        fades = f"the advantage fades with the budget, by {points(fade)} of accuracy (which cannot rise above 100 %)"
     elif fade.excludes_zero:
-        fades = f"the longer the training, the more the cycle has over it, by {_points(_turned(fade))}"
+        fades = f"the longer the training, the more the cycle has over it, by {points(_turned(fade))}"
     else:
         fades = "whether a longer budget changes that cannot be told"
     return [f"{told}{_undecided(known)}; {fades}."]
@@ -119,8 +119,8 @@ def about_parts(runs: Runs) -> list[str]:
         return []
     told = (
         f"Taken apart, after {_epochs(runs.full)}: the high rate held constant changes the low one's accuracy by "
-        f"{_points(rate)}, the cycle at the low rate by {_points(cycle)}, and the two together by "
-        f"{_points(both)} more than the sum"
+        f"{points(rate)}, the cycle at the low rate by {points(cycle)}, and the two together by "
+        f"{points(both)} more than the sum"
     )
     if both.excludes_zero and both.value > 0:
         alone = [one for one in (rate, cycle) if one.excludes_zero and one.value > 0]
@@ -138,7 +138,7 @@ def about_constant(runs: Runs) -> list[str]:
     gain = runs.gain(Point(CYCLE, cycle, runs.full), Point(CONSTANT, constant, runs.full))
     begins = (
         f"Against the best constant rate, {runs.rate(constant)}, the best cycle, to {runs.rate(cycle)}, has "
-        f"{_points(gain)} of accuracy after {_epochs(runs.full)}, both chosen on these seeds"
+        f"{points(gain)} of accuracy after {_epochs(runs.full)}, both chosen on these seeds"
     )
     if not gain.excludes_zero:
         return [f"{begins}: which of them is better cannot be told."]
@@ -326,18 +326,6 @@ def _undecided(gains: Mapping[int, Estimate]) -> str:
     """Say which budgets do not tell the sign."""
     unknown = [str(budget) for budget, gain in gains.items() if not gain.excludes_zero]
     return f" (at {joined(unknown)} the seeds do not tell the sign)" if unknown else ""
-
-
-def _points(gain: Estimate) -> str:
-    """Return a difference of accuracies in percentage points, signed, with its ends.
-
-    >>> _points(Estimate(0.02, 0.01, 0.03, 5))
-    '+2.0 points (+1.0 to +3.0)'
-    """
-    if not gain.is_known:
-        return "an unknown amount"
-    low, value, high = (f"{100 * one:+.1f}" for one in (gain.low, gain.value, gain.high))
-    return f"{value} points ({low} to {high})"
 
 
 def _turned(one: Estimate) -> Estimate:

@@ -14,7 +14,7 @@ from actograph.study import figures
 from actograph.study.chapter import Chapter, Picture, Table
 from actograph.study.estimate import Estimate, difference_of, geometric_mean_of, mean_of
 from actograph.study.study import Results
-from actograph.study.tell import better, joined, share
+from actograph.study.tell import better, joined, points, share
 from actograph.study.trial import Values
 
 STAY, COSINE, DROP, LOW = "stay high", "cosine to low", "drop at 75 %", "low throughout"
@@ -126,7 +126,7 @@ def sentences_of(runs: Runs) -> list[str]:
 def about_gain(runs: Runs) -> str:
     """Tell at which high rates ending low gains, and at which it costs."""
     gains = {factor: runs.gain(factor, COSINE) for factor in runs.factors}
-    parts = [f"{_points(gain)} at {runs.rate(factor)}" for factor, gain in gains.items()]
+    parts = [f"{points(gain)} at {runs.rate(factor)}" for factor, gain in gains.items()]
     told = f"Ending low, by cosine, changes accuracy against staying high by {joined(parts)}."
     wins = [factor for factor, gain in gains.items() if gain.excludes_zero and gain.value > 0]
     losses = [factor for factor, gain in gains.items() if gain.excludes_zero and gain.value < 0]
@@ -167,7 +167,7 @@ def about_averaging(runs: Runs) -> list[str]:
     if after.is_known and not after.excludes_zero:
         told += " After the cosine averaging gains nothing that could be told."
     elif after.excludes_zero:
-        told += f" After the cosine averaging {'gains' if after.value > 0 else 'costs'} {_points(after)}."
+        told += f" After the cosine averaging {'gains' if after.value > 0 else 'costs'} {points(after)}."
     return [told]
 
 
@@ -231,7 +231,7 @@ def about_low(runs: Runs) -> list[str]:
         return [
             "Whether the low rate from the first step on does as well as the high one that ends low cannot be told."
         ]
-    parts = [_points(one) for factor, one in told if factor in worse]
+    parts = [points(one) for factor, one in told if factor in worse]
     return [
         f"The low rate alone is no substitute: throughout, against the cosine, it changes accuracy by {joined(parts)} at a "
         f"tenth of {_rates(runs, worse)}."
@@ -342,15 +342,3 @@ def _facts(runs: Runs) -> dict[str, object]:
 
 def _rates(runs: Runs, factors: Sequence[float]) -> str:
     return joined([runs.rate(factor) for factor in factors])
-
-
-def _points(gain: Estimate) -> str:
-    """Return a gain in accuracy in percentage points, signed, with its ends.
-
-    >>> _points(Estimate(0.02, 0.01, 0.03, 5))
-    '+2.0 points (+1.0 to +3.0)'
-    """
-    if not gain.is_known:
-        return "an unknown amount"
-    low, value, high = (f"{100 * one:+.1f}" for one in (gain.low, gain.value, gain.high))
-    return f"{value} points ({low} to {high})"

@@ -39,6 +39,18 @@ def better(a: str, b: str, difference: Estimate, what: str, *, is_share: bool = 
     return f"{a} has {size} {unit}{more} {what} than {b} ({told(ends[0])} to {told(ends[1])})."
 
 
+def points(gain: Estimate) -> str:
+    """Return a difference of shares in percentage points, signed, with its ends.
+
+    >>> points(Estimate(0.02, 0.01, 0.03, 5))
+    '+2.0 points (+1.0 to +3.0)'
+    """
+    if not gain.is_known:
+        return "an unknown amount"
+    low, value, high = (f"{100 * one:+.1f}" for one in (gain.low, gain.value, gain.high))
+    return f"{value} points ({low} to {high})"
+
+
 def share(value: float) -> str:
     """Return a share in percent."""
     return words.percent(value)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -72,8 +72,6 @@ class Outcome:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-
-Measure: TypeAlias = Callable[[Trial, Path], Values]  # the path is the trial's folder, for its run
 
 NAN, INFINITE = "NaN", "Infinity"  # JSON has neither; a diverged training has both
 

@@ -38,10 +38,6 @@ class HolderFacts:
             self._learn([*self._optimizers, optimizer])
         return self._models_of[optimizer]
 
-    def name_of(self, parameter: Tensor) -> str:
-        """Return the name of a parameter, empty where no model has it."""
-        return self._names.get(id(parameter), "")
-
     def after_update(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Note which parameters have a gradient and should not, and the other way round."""
         optimizers = [*self._optimizers, *([] if optimizer in self._optimizers else [optimizer])]
