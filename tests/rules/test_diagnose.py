@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from actograph.rules.diagnose import diagnose
+from actograph.rules.facts import NO_FACTS
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity
 from actograph.runlog.view import RunView
 from tests.rules.runs import STEPS, Array, dies_at, falling, flat, losses_only, run_of
@@ -148,7 +149,7 @@ def test_json_has_the_documented_shape() -> None:
     assert data["findings"][0]["last_step"] == STEPS - 1
 
 
-def test_healthy_run_has_no_findings_and_no_abstentions() -> None:
+def test_healthy_run_has_no_findings_and_rules_abstain_only_on_facts_it_has_not() -> None:
     diagnosis = diagnose(run_of())
     assert diagnosis.findings == ()
-    assert diagnosis.abstained == ()
+    assert {abstention.reason for abstention in diagnosis.abstained} == {NO_FACTS}
