@@ -54,6 +54,35 @@ def test_losses_and_clipping_are_seen_where_nobody_says_them() -> None:
     np.testing.assert_allclose(norms * ratios, 1e-3, rtol=1e-2)
 
 
+def test_losses_under_a_scaler_are_seen_unscaled_and_let_go() -> None:
+    model, optimizer = toy()
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+    losses = []
+    with watch(model, optimizer, ":memory:", budget=None) as recording:
+        for _ in range(3):
+            loss = model(torch.randn(16, 4)).square().mean()
+            losses.append(loss.item())
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+        loss = model(torch.randn(16, 4)).square().mean()
+        losses.append(loss.item())
+        loss.backward()  # without the scaler, once
+        optimizer.step()
+    np.testing.assert_array_equal(recording.view().scalar("loss").values, losses)
+    assert not optimizer._optimizer_step_post_hooks
+
+
+def test_losses_are_seen_in_evaluation_mode_too() -> None:
+    model, optimizer = toy()
+    model.eval()
+    with watch(model, optimizer, ":memory:", budget=None) as recording:
+        losses = train(model, optimizer, 4)
+    np.testing.assert_array_equal(recording.view().scalar("loss").values, losses)
+    assert "eval-mode-in-training" in [finding.rule for finding in diagnose(recording.view()).findings]
+
+
 def test_losses_that_are_said_replace_those_that_are_seen() -> None:
     model, optimizer = toy()
     with watch(model, optimizer, ":memory:", budget=None) as recording:

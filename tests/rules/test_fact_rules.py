@@ -91,6 +91,12 @@ def freeze_norms(model: nn.Module, step: int) -> None:
     model[1].eval()
 
 
+def head_on_a_frozen_trunk() -> nn.Module:
+    """Linear probing: the whole model is in evaluation mode, but what depends on the mode is frozen."""
+    trunk = nn.Sequential(nn.Linear(FEATURES, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2))
+    return nn.Sequential(trunk.requires_grad_(False), nn.Linear(16, CLASSES))
+
+
 def test_eval_mode_in_training_conforms() -> None:
     conforms(
         EvalModeInTraining(),
@@ -99,6 +105,7 @@ def test_eval_mode_in_training_conforms() -> None:
             HEALTHY.but(before_step=switch(5, part="1"), name="one norm rests"),
             HEALTHY.but(before_step=attack_in_eval, name="adversarial"),
             HEALTHY.but(before_step=freeze_norms, name="frozen norms"),
+            HEALTHY.but(model=head_on_a_frozen_trunk, before_step=switch(0), name="frozen trunk"),
             HEALTHY.but(
                 model=lambda: nn.Sequential(nn.Linear(FEATURES, 8), nn.ReLU(), nn.Linear(8, CLASSES)),
                 before_step=switch(0),
@@ -504,6 +511,38 @@ def test_train_mode_in_evaluation_conforms() -> None:
     assert (finding.layer, finding.first_step) == ("1", 10)
 
 
+class Student(nn.Module):
+    """A student, and a teacher that follows it: in training mode, without gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student, self.teacher = classifier(), classifier()
+
+    def forward(self, x: Tensor) -> Any:
+        with torch.no_grad():
+            self.teacher(x)
+        return self.student(x)
+
+
+def evaluate_student(model: nn.Module, recording: Recording, step: int) -> None:
+    assert isinstance(model, Student)
+    model.student.eval()
+    with torch.no_grad():
+        recording.targets(model.student(torch.ones(BATCH, FEATURES)), torch.zeros(BATCH, dtype=torch.long))
+    model.student.train()
+
+
+def test_teacher_in_training_mode_is_not_taken_for_an_evaluation() -> None:
+    view = HEALTHY.but(
+        model=Student,
+        watched=parts,
+        optimizer=lambda m: torch.optim.Adam(m.student.parameters()),
+        evaluate=evaluate_student,
+    ).view()
+    for rule in FACT_RULES:
+        assert not [one for one in rule.check(view) if isinstance(one, Finding)], rule.id
+
+
 # batchnorm-statistics-frozen, constant-initialization
 
 
@@ -576,6 +615,12 @@ def by_class(step: int, random: torch.Generator) -> Tensor:
     return torch.full((BATCH,), step // 3 % CLASSES)
 
 
+def nearly_by_class(step: int, random: torch.Generator) -> Tensor:
+    y = by_class(step, random)
+    y[torch.randperm(BATCH, generator=random)[:2]] = torch.randint(CLASSES, (2,), generator=random)
+    return y
+
+
 def in_order_of(num_classes: int) -> Callable[[int, torch.Generator], Tensor]:
     """A small sorted data set: each batch has several classes, in order."""
     return lambda step, random: torch.arange(BATCH) * num_classes // BATCH
@@ -602,7 +647,7 @@ def test_data_not_shuffled_conforms() -> None:
     ways = (pairs_of_classes, numbers_of_samples, several_of_each, one_dominates, in_order_of(CLASSES))
     conforms(
         DataNotShuffled(),
-        [HEALTHY.but(data=labelled(by_class))],
+        [HEALTHY.but(data=labelled(by_class)), HEALTHY.but(data=labelled(nearly_by_class))],
         [HEALTHY.but(data=labelled(way), name=getattr(way, "__name__", "")) for way in ways],
     )
 

@@ -111,3 +111,10 @@ def test_layer_names_are_printed_as_they_are() -> None:
     text = printed(terminal.layer_table(run.view()))
     assert "head[4+]" in text
     assert "[red]Linear" in text
+
+
+def test_rules_that_abstain_for_one_reason_share_a_line() -> None:
+    diagnosis = Diagnosis((), tuple(Abstention(rule, reason) for rule, reason in ("ax", "bx", "cy")))
+    said = io.StringIO()
+    Console(file=said, width=80).print(terminal.findings(diagnosis))
+    assert "Not judged: a, b (x)\nNot judged: c (y)" in said.getvalue()

@@ -109,16 +109,19 @@ def watch(
     for each in optimizers:
         recording.optimizer(each, gradients=gradients)
     recording.is_watching = True
-    recording.undo.enter_context(patched(_Listener(recording, gradients=grad)))
+    listener = _Listener(recording, gradients=grad)
+    recording.undo.enter_context(patched(listener))
+    for each in optimizers:
+        recording.undo.callback(each.register_step_post_hook(lambda *_: listener.forget()).remove)
     return recording
 
 
 class _Listener(BackwardListener):
-    """Listens while a training forward of the watched models is under way, and lets errors out."""
+    """Listens between a forward of the watched models and the end of the step, and lets errors out."""
 
     def __init__(self, recording: Recording, *, gradients: bool) -> None:
         def while_open(action: Callable[..., None], *args: object) -> None:
-            if recording.is_open or not torch.is_grad_enabled():
+            if recording.has_forward or not torch.is_grad_enabled():
                 action(*args)
 
         super().__init__(recording, while_open, gradients=gradients)

@@ -4,7 +4,8 @@ No idea of who drives: our Learner's callback, `watch` in a hand-written loop, o
 a driver needs: `attach`, `optimizer`, `phase`, `loss`, `gradients`, `step`, `close`. A step ends when the first optimizer
 given has stepped; micro-batches before that merge into it. Steps count from 0 over the life of the recording. A driver that
 sees every optimizer's step by itself gives them with ``hooked=False`` and says what comes when: `begin_update`,
-`end_update`, `note_losses`, `end_step`.
+`end_update`, `note_update`, `note_losses`, `end_step`. For facts (docs/design/0013) a driver also says `before_backward` and
+`targets`.
 """
 
 from __future__ import annotations
@@ -106,6 +107,7 @@ class Recording:
         self.is_scoped = False  # used as a context manager, which closes it
         self.is_watching = False  # `watch` has made it, and may close it
         self._step = 0
+        self.has_forward = False  # gradients enabled, in whatever mode, since the last step ended
         self._step_began_s: float | None = None  # when the first forward of the open step began
         self._losses: list[Tensor | float] = []  # of the open step's micro-batches
         self._on_the_way: deque[tuple[int, StepRows]] = deque()  # rows, by step
@@ -347,6 +349,8 @@ class Recording:
 
     def _gate(self, model: nn.Module) -> bool:
         """Tell whether a forward that begins is a training forward of a step to record."""
+        if torch.is_grad_enabled():
+            self.has_forward = self.has_forward or self._phase in (None, TRAIN)
         if not (model.training if self._phase is None else self._phase == TRAIN):
             return False
         if not (torch.is_grad_enabled() or will_be_repeated()):
@@ -421,6 +425,7 @@ class Recording:
         elapsed_s = now_s - (began_s if self._step_began_s is None else self._step_began_s)
         self._pacer.end_step(elapsed_s, measured_s - began_s + self._take_hook_time(), now_s - measured_s)
         self._step_began_s = None
+        self.has_forward = False
         self._step += 1
         for hooks in self._hooks.values():
             hooks.end_step()

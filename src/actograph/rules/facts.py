@@ -11,7 +11,7 @@ from actograph.rules.rule import Abstention, Rule
 from actograph.runlog.facts import Fact, FactKind
 from actograph.runlog.view import RunView
 
-NO_FACTS = "this run has no facts: it was recorded by an older version"
+NO_FACTS = "no facts were recorded; a run of an older version has none"
 
 
 def layer_of(view: RunView, name: str) -> str | None:

@@ -96,8 +96,16 @@ def findings(diagnosis: Diagnosis) -> RenderableType:
         parts += [_finding(finding), Text()]
     if not diagnosis.findings:
         parts.append(Text("Nothing wrong was found.", "green"))
-    parts += [Text(f"Not judged: {a.rule} ({a.reason})", "dim") for a in diagnosis.abstained]
+    parts += [Text(line, "dim") for line in _not_judged(diagnosis)]
     return Group(*parts)
+
+
+def _not_judged(diagnosis: Diagnosis) -> list[str]:
+    """Return a line for each reason not to judge: several rules may share one."""
+    rules: dict[str, list[str]] = {}
+    for abstention in diagnosis.abstained:
+        rules.setdefault(abstention.reason, []).append(abstention.rule)
+    return [f"Not judged: {', '.join(names)} ({reason})" for reason, names in rules.items()]
 
 
 def _finding(finding: Finding) -> RenderableType:

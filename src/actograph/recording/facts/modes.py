@@ -104,6 +104,8 @@ class ModeFacts:
                 elif is_recorded or state.resting:
                     self._note_resting(state, step, is_whole=False)
             state.is_trained = state.is_eval_trained = False
+        for state in self._models.values():
+            state.evaluated_in = None  # a forward without gradients before an update belongs to the training
 
     def _note_resting(self, state: _Model, step: int, *, is_whole: bool) -> None:
         resting = [one for one in state.dependent if not one.module.training]
