@@ -21,6 +21,7 @@ from actograph.rules.diagnose import diagnose
 from actograph.rules.rule import Finding, Severity
 from actograph.runlog.reader import read_run
 from actograph.runlog.view import RunView
+from actograph.testing.rules import shortened
 from faults.case import Case
 from faults.harm import Result, does_harm
 from faults.runner import Job
@@ -28,6 +29,7 @@ from faults.runner import Job
 ONSET_STEPS, ONSET_SHARE = 5, 0.02  # how far off an onset may be
 CONFIDENCE = 0.95
 TOP = 3
+EARLIER = (0.25, 0.5, 0.75)  # shares of a healthy run after which a guard might have looked
 SYMPTOMS = ("loss-diverging", "loss-not-decreasing")
 
 
@@ -63,6 +65,7 @@ class Judged:
     job: Job
     result: Result
     said: list[Said]
+    said_before: list[Said] = field(default_factory=list)  # of a healthy run at a quarter, half and three quarters
 
     @property
     def case(self) -> Case:
@@ -120,16 +123,20 @@ def report(jobs: Sequence[Job], out: Path, *, workers: int, diagnosers: Iterable
             said = pool.map(functools.partial(_judge, name, out), done, chunksize=8)
             table = Table(name)
             for job, one in zip(done, said, strict=True):
-                judged = Judged(job, results[job], one)
+                judged = Judged(job, results[job], *one)
                 (table.faulty if isinstance(job.what, Case) else table.healthy).append(judged)
             parts.append(_tables(table, harm))
     return "\n\n".join(parts) + "\n"
 
 
-def _judge(name: str, out: Path, job: Job) -> list[Said]:
+def _judge(name: str, out: Path, job: Job) -> tuple[list[Said], list[Said]]:
     from faults.rivals import DIAGNOSERS
 
-    return DIAGNOSERS[name](read_run(job.folder(out) / "run"))
+    view, diagnoser = read_run(job.folder(out) / "run"), DIAGNOSERS[name]
+    if isinstance(job.what, Case):
+        return diagnoser(view), []
+    parts = [shortened(view, int(share * view.num_steps)) for share in EARLIER]
+    return diagnoser(view), [one for part in parts for one in diagnoser(part)]
 
 
 def harms(jobs: Sequence[Job], results: dict[Job, Result]) -> dict[str, bool | None]:
@@ -172,6 +179,7 @@ def _totals(harmful: list[Judged], latent: list[Judged], healthy: list[Judged]) 
         ("onset within 5 steps or 2 % (t0 > 0)", _share(late, lambda one: one.is_onset_right)),
         ("remedy in words", _share(by_words, lambda one: one.is_remedy_right)),
         ("healthy runs with an alarm", f"{alarms} of {len(healthy)} ({low:.1%} to {high:.1%})"),
+        ("healthy runs with an alarm on the way", _share(healthy, lambda one: bool(one.said_before))),
         ("latent: alarm", _share(latent, lambda one: one.is_detected)),
         ("latent: right cause first", _share(latent, lambda one: one.names_cause(1))),
     ]
@@ -196,11 +204,15 @@ def _per_fault(harmful: list[Judged]) -> str:
 
 def _alarms(healthy: list[Judged]) -> str:
     rows = [
-        (judged.job.id, str(judged.job.seed), ", ".join(f"{one.rule} ({one.layer or '-'}, {one.first_step})" for one in judged.said))
+        (judged.job.id, str(judged.job.seed), _listed(judged.said), _listed(judged.said_before))
         for judged in healthy
-        if judged.said
+        if judged.said or judged.said_before
     ]
-    return _markdown(("healthy run", "seed", "alarm"), rows) if rows else "No healthy run has an alarm."
+    return _markdown(("healthy run", "seed", "alarm", "on the way"), rows) if rows else "No healthy run has an alarm."
+
+
+def _listed(said: Sequence[Said]) -> str:
+    return ", ".join(dict.fromkeys(f"{one.rule} ({one.layer or '-'}, {one.first_step})" for one in said))
 
 
 def _misses(harmful: list[Judged]) -> str:
