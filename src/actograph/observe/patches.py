@@ -31,8 +31,8 @@ class Listener(Protocol):
     def before_backward(self, tensors: object) -> None:
         """Note that ``torch.autograd.backward`` is about to run on these."""
 
-    def before_clip(self) -> None:
-        """Note that gradients are about to be clipped."""
+    def before_clip(self, kind: str, limit: object) -> None:
+        """Note that gradients are about to be clipped, by "norm" or by "value", at a limit."""
 
     def before_loss(self, outputs: object, targets: object, ignored: int) -> None:
         """Note what a cross-entropy is about to be computed of."""
@@ -101,9 +101,9 @@ class _Hub:
         for listener in tuple(self.listeners):
             listener.before_backward(tensors)
 
-    def before_clip(self) -> None:
+    def before_clip(self, kind: str, limit: object) -> None:
         for listener in tuple(self.listeners):
-            listener.before_clip()
+            listener.before_clip(kind, limit)
 
     def before_loss(self, outputs: object, targets: object, ignored: int) -> None:
         for listener in tuple(self.listeners):
@@ -132,10 +132,13 @@ def _backward(original: Function, listener: Listener) -> Function:
 
 
 def _clip(original: Function, listener: Listener) -> Function:
+    kind = original.__name__.removeprefix("clip_grad_").removesuffix("_")  # "norm" or "value"
+    keyword = "max_norm" if kind == "norm" else "clip_value"
+
     @functools.wraps(original)
     def clip(*args: Any, **kwargs: Any) -> Any:
         if not torch.compiler.is_compiling():
-            listener.before_clip()
+            listener.before_clip(kind, args[1] if len(args) > 1 else kwargs.get(keyword))
         return original(*args, **kwargs)
 
     return clip

@@ -38,6 +38,9 @@ class FactKind(StrEnum):
     BATCHES = "batches"  # subject: a model; how many of its inputs were different
     PROBABILITIES = "probabilities"  # subject: a loss that takes logits and was given probabilities
     LABELS = "labels"  # subject: a loss; how often each class was its target
+    SETTINGS = "settings"  # subject: an optimizer; what it was set to, since it was so
+    CLIPPING = "clipping"  # subject: "norm" or "value"; the limit at which gradients were clipped
+    DROPOUT = "dropout"  # subject: a layer that drops a share of its values
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ from actograph.recording.facts.holders import HolderFacts
 from actograph.recording.facts.inputs import InputFacts
 from actograph.recording.facts.leftovers import LeftoverFacts
 from actograph.recording.facts.modes import ModeFacts
+from actograph.recording.facts.settings import SettingsFacts
 from actograph.recording.facts.standing import StandingFacts
 from actograph.recording.facts.targets import TargetFacts
+from actograph.recording.facts.updates import UpdateFacts
 from actograph.runlog.store import RunWriter
 
 
@@ -30,10 +32,12 @@ class FactRecorder:
         self._standing = StandingFacts(table)
         self._inputs = InputFacts(table, writer.add_scalar)
         self._targets = TargetFacts(table)
+        self._settings = SettingsFacts(table)
+        self._updates = UpdateFacts(writer.add_scalar)
 
     def add_model(self, model: nn.Module, prefix: str) -> None:
         """Take a model into account."""
-        for part in (self._modes, self._holders, self._cuts, self._standing, self._inputs):
+        for part in (self._modes, self._holders, self._cuts, self._standing, self._inputs, self._settings):
             part.add_model(model, prefix)
 
     def enter(
@@ -62,12 +66,36 @@ class FactRecorder:
         """Note what gradients there are before a backward."""
         self._leftovers.before_backward()
 
+    def add_optimizer(self, optimizer: torch.optim.Optimizer, suffix: str) -> None:
+        """Take an optimizer into account; ``suffix`` tells its scalars from those of others."""
+        self._updates.add_optimizer(optimizer, suffix)
+
+    def note_gradients(self) -> None:
+        """Note that the gradients are complete, unscaled and not clipped, in a recorded step."""
+        self._updates.measure_gradients()
+
+    def count_update(self, optimizer: torch.optim.Optimizer) -> None:
+        """Note that an update is made of which nothing is measured."""
+        self._updates.count_update(optimizer)
+
+    def note_clip(self, kind: str, limit: float, step: int) -> None:
+        """Note that gradients are clipped, by ``kind`` "norm" or "value", at a limit."""
+        self._settings.note_clip(kind, limit, step)
+
+    def begin_update(
+        self, optimizer: torch.optim.Optimizer, *, is_recorded: bool, has_gradients: bool
+    ) -> None:
+        """Note what an optimizer is about to change, in a recorded step and in the one ahead of it."""
+        self._updates.begin_update(optimizer, is_recorded=is_recorded, has_gradients=has_gradients)
+
     def after_update(
         self, optimizer: torch.optim.Optimizer, subject: str, step: int, *, is_recorded: bool
     ) -> None:
         """Note what an update was made with."""
         self._leftovers.after_update(optimizer, subject, step)
         if is_recorded:
+            self._updates.after_update(optimizer, step)
+            self._settings.after_update(optimizer, subject, step)
             self._holders.after_update(optimizer, step)
             missing = self._holders.missing[optimizer]
             if missing:
@@ -83,10 +111,11 @@ class FactRecorder:
 
     def drain(self, *, waits: bool = True) -> None:
         """Note what waited on a device."""
-        for part in (self._leftovers, self._inputs, self._targets, self._standing):
+        for part in (self._leftovers, self._inputs, self._targets, self._standing, self._updates):
             part.drain(waits=waits)
 
     def forget(self) -> None:
         """Let go of optimizers and of hooks."""
         self._leftovers.forget()
+        self._updates.forget()
         self._cuts.forget()
