@@ -223,7 +223,7 @@ def test_the_budget_thins_parameters_as_well() -> None:
     now = [0.0]
 
     def clock() -> float:
-        now[0] += 0.001
+        now[0] += 0.1
         return now[0]
 
     model, optimizer = toy()
