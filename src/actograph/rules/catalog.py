@@ -5,19 +5,28 @@ No idea of how they judge. A rule joins this tuple with a sick run it catches, a
 
 from __future__ import annotations
 
+from actograph.rules.batch_too_small import BatchTooSmall
 from actograph.rules.batchnorm_statistics_frozen import BatchNormStatisticsFrozen
+from actograph.rules.clipping_too_tight import ClippingTooTight
 from actograph.rules.constant_initialization import ConstantInitialization
 from actograph.rules.data_not_shuffled import DataNotShuffled
 from actograph.rules.dead_units import DeadUnits
 from actograph.rules.detached_graph import DetachedGraph
 from actograph.rules.eval_mode_in_training import EvalModeInTraining
+from actograph.rules.exploding_gradients import ExplodingGradients
 from actograph.rules.inputs_collapsed import InputsCollapsed
 from actograph.rules.label_never_seen import LabelNeverSeen
+from actograph.rules.learning_rate_decayed_early import LearningRateDecayedEarly
+from actograph.rules.learning_rate_too_high import LearningRateTooHigh
+from actograph.rules.learning_rate_too_low import LearningRateTooLow
 from actograph.rules.loss_diverging import LossDiverging
 from actograph.rules.loss_not_decreasing import LossNotDecreasing
 from actograph.rules.missing_zero_grad import MissingZeroGrad
+from actograph.rules.momentum_too_high import MomentumTooHigh
 from actograph.rules.non_finite_input import NonFiniteInput
 from actograph.rules.non_finite_loss import NonFiniteLoss
+from actograph.rules.optimizer_epsilon import OptimizerEpsilon
+from actograph.rules.over_regularized import OverRegularized
 from actograph.rules.parameters_not_in_optimizer import ParametersNotInOptimizer
 from actograph.rules.rule import Rule
 from actograph.rules.saturated_activations import SaturatedActivations
@@ -39,6 +48,15 @@ DEFAULT_RULES: tuple[Rule, ...] = (
     DataNotShuffled(),
     LabelNeverSeen(),
     InputsCollapsed(),
+    ExplodingGradients(),
+    MomentumTooHigh(),
+    BatchTooSmall(),
+    OverRegularized(),
+    LearningRateTooHigh(),
+    LearningRateTooLow(),
+    LearningRateDecayedEarly(),
+    ClippingTooTight(),
+    OptimizerEpsilon(),
     NonFiniteLoss(),
     DeadUnits(),
     SaturatedActivations(),
