@@ -5,7 +5,7 @@ a driver needs: `attach`, `optimizer`, `phase`, `loss`, `gradients`, `step`, `cl
 given has stepped; micro-batches before that merge into it. Steps count from 0 over the life of the recording. A driver that
 sees every optimizer's step by itself gives them with ``hooked=False`` and says what comes when: `begin_update`,
 `end_update`, `note_update`, `note_losses`, `end_step`. For facts (docs/design/0013) a driver also says `before_backward` and
-`targets`.
+`loss_call`, or `targets`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from actograph.hooks.recomputation import will_be_repeated
 from actograph.layout.layer import LayerInfo
 from actograph.layout.row import Counts, Floats
 from actograph.recording.cadence import EveryNth
+from actograph.recording.facts.loss_call import NO_CLASS, LossCall
 from actograph.recording.facts.recorder import FactRecorder
 from actograph.recording.order import LayerOrder
 from actograph.recording.pacing import Pacer
@@ -50,7 +51,7 @@ from actograph.train.waiting import MAX_WAITING, Waiting
 MAX_ON_THE_WAY = 64  # steps whose rows may be on their way: each holds 3 KB a layer of pinned memory
 
 TRAIN = "train"
-NO_CLASS = -100  # torch's number for the class that a cross-entropy leaves out, where nobody says another
+VALID = "valid"
 LOSS = "loss"
 
 
@@ -196,12 +197,16 @@ class Recording:
 
         A step's loss is the mean of its micro-batches'; if each was ``divided_by`` their number already, their sum.
         """
+        if self._pacer.records_now:
+            self._facts.note_backward(value, self._step)
         if not self._is_told_losses:
             self._note_one_loss(value, divided_by)
 
     def _note_one_loss(self, value: Tensor | float, divided_by: float) -> None:
         if isinstance(value, Tensor) and value.device.type == "cpu":
             value = value.item()  # no sync: it is on the host
+        if isinstance(value, float) and not math.isfinite(value):
+            self._facts.note_non_finite_loss(self._step)
         self._losses.append(value.detach() if isinstance(value, Tensor) else value)
         self._divisors.add(divided_by)
 
@@ -211,11 +216,16 @@ class Recording:
 
     def targets(self, outputs: object, targets: object, ignored: int = NO_CLASS) -> None:
         """Say what a cross-entropy was given: logits (N, C, ...), class numbers (N, ...), and the one it leaves out."""
+        self.loss_call(LossCall("cross_entropy", outputs, targets, ignored))
+
+    def loss_call(self, call: LossCall) -> None:
+        """Say what one of torch's losses was computed of; without gradients it belongs to an evaluation."""
         if not torch.is_grad_enabled():
-            self._facts.note_loss(self._step)
+            if self._phase != TRAIN:
+                self._facts.note_evaluated(call, self._step)
         elif self._pacer.records_now and self._phase in (None, TRAIN):
             began_s = self._clock()
-            self._facts.note_targets(outputs, targets, ignored, self._step)
+            self._facts.note_loss_call(call, self._step)
             self._parameters_s += self._clock() - began_s
 
     def gradients(self) -> None:
@@ -237,6 +247,8 @@ class Recording:
             self.end_step()
         at = max(self._step - 1, 0)
         for name, value in scalars.items():
+            if self._phase == VALID:
+                self._facts.note_told(name)
             self._writer.add_scalar(name, at, float(value), self._phase or TRAIN)
 
     def close(self, status: str = "finished") -> None:
@@ -245,6 +257,7 @@ class Recording:
         if any(not math.isfinite(loss) for loss in self._losses):
             self.end_step()  # a NaN ended the training before the optimizer could end the step: it is what there is to see
         self._losses = []
+        self._facts.close()
         self._drain()
         for optimizer in self._optimizers:
             self._parameters.discard(optimizer)  # lets go of its copy of the weights
