@@ -44,6 +44,7 @@ class FactKind(StrEnum):
         "backward from"  # subject: a loss; the number a backward began with over what the loss returned
     )
     NEGATED_LOSS = "negated loss"  # subject: a loss; a backward began with the negative of what it returned
+    MAXIMIZED = "maximized"  # subject: an optimizer that goes up what its backward began with
     EVALUATION = "evaluation"  # subject: a phase of scalars; what came of the samples of an evaluation
     SAMPLES = "samples"  # subject: a phase of scalars; how many of the evaluated samples were trained on
     FEATURES = "features"  # subject: a model; the scales of its input's features

@@ -17,7 +17,7 @@ from torch import Tensor
 from actograph.hooks.leaves import tensors_of
 from actograph.layout.row import Floats
 from actograph.recording.facts.loss_call import LossCall
-from actograph.recording.facts.outcomes import NUM_PARTS, Part, Task, outcome_of
+from actograph.recording.facts.outcomes import Part, Task, num_parts, outcome_of
 from actograph.recording.facts.samples import SampleSet, fingerprints
 from actograph.recording.facts.thinning import is_looked_at
 from actograph.runlog.facts import FactKind, FactTable, Value
@@ -116,7 +116,7 @@ class EvaluationFacts:
         total = result.to(torch.float64).sum()
         one.loss = one.loss + total * (num / result.numel() if call.reduction != "sum" else 1.0)
         one.num += num
-        outcome = outcome_of(call)
+        outcome = outcome_of([call])
         if outcome is None or outcome.task is Task.NUMBERS:
             return
         if one.numbers is None:
@@ -174,13 +174,11 @@ class EvaluationFacts:
         if "loss" not in told and one.num:
             self._add_scalar("loss", one.step, loss / one.num, place.phase)
         num = float(numbers[Part.SAMPLES]) if len(numbers) else 0.0
-        is_classes = one.task is Task.CLASSES or (num > 0 and numbers[Part.ONE_HOT] >= 1.0)
-        if num and is_classes:
+        if one.task is not None and num and _is_classification(one.task, numbers):
             if "accuracy" not in told:
                 self._add_scalar("accuracy", one.step, float(numbers[Part.CORRECT]) / num, place.phase)
             data["judged"] = num
-            if len(numbers) > NUM_PARTS:
-                data["confusion"] = numbers[NUM_PARTS:].tolist()
+            data["confusion"] = numbers[num_parts(one.task) :].tolist()
         self._table.look(FactKind.EVALUATION, one.step)
         self._table.note(FactKind.EVALUATION, place.phase, one.step, **data)
 
@@ -211,6 +209,11 @@ class EvaluationFacts:
         if place is None and len(self._places) < MAX_PLACES:
             place = self._places[key] = _Place(len(self._places))
         return place
+
+
+def _is_classification(task: Task, numbers: Floats) -> bool:
+    """Tell whether all targets were one class each; of several calls the shares are added up, so a single one tells."""
+    return task is Task.CLASSES or bool(numbers[Part.ONE_HOT] >= 1.0)
 
 
 def _prints_of(inputs: object) -> Tensor | None:

@@ -80,22 +80,26 @@ class InputFacts:
         self._sources[id(model)] = _Source(name, f"@{name}" if prefix else "")
 
     def begin(self, model: nn.Module, inputs: object) -> None:
-        """Remember what a training forward gets, until the next one: it is looked at if its loss is not finite."""
+        """Remember what a training forward gets, until the next one: it is looked at if its loss is strange."""
         if torch.is_grad_enabled():
             found = _first_of(inputs)
             self._sources[id(model)].last = None if found is None else ref(found)
 
     def look_back(self, step: int) -> None:
-        """Look whether the inputs of the last forwards were finite."""
+        """Look whether the inputs of the last forwards were finite, and of more than one value."""
         for source in self._sources.values():
             found = None if source.last is None else source.last()
             if found is not None and found.device.type == "cpu":  # elsewhere recorded steps have to do
                 values = found.detach()
                 nan, inf = int(values.isnan().sum()), int(values.isinf().sum())  # no sync: on the host
-                self._table.look(FactKind.NON_FINITE_INPUT, step)
+                for kind in (FactKind.NON_FINITE_INPUT, FactKind.CONSTANT_INPUT):
+                    self._table.look(kind, step)
                 if nan or inf:
                     share = (nan + inf) / values.numel()
                     self._note_non_finite(source, step, float(nan), float(inf), share)
+                elif values.numel() > 1 and values.amin() == values.amax():
+                    value = float(values.reshape(-1)[0])
+                    self._table.note(FactKind.CONSTANT_INPUT, source.name, step, value=value)
 
     def _note_non_finite(self, source: _Source, step: int, nan: float, inf: float, share: float) -> None:
         self._table.note(FactKind.NON_FINITE_INPUT, source.name, step, nan=nan, inf=inf, share=share)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,16 @@ from torch import Tensor
 
 from actograph.layout.row import Floats
 from actograph.recording.facts.loss_call import LossCall, is_one_number
-from actograph.recording.facts.outcomes import NUM_PARTS, Outcome, Part, Task, outcome_of
+from actograph.recording.facts.outcomes import (
+    MAX_JOINED,
+    Outcome,
+    Part,
+    Task,
+    can_be_joined,
+    num_parts,
+    outcome_of,
+    task_of,
+)
 from actograph.recording.facts.thinning import is_looked_at
 from actograph.runlog.facts import FactKind, FactTable, Value
 from actograph.sketch.observe import is_measurable
@@ -50,17 +59,17 @@ class Blocks:
         self._width = 1  # calls in a full block
         self._blocks: list[tuple[int, int, int, Floats]] = []  # first step, last step, calls, counts
 
-    def add(self, step: int, counts: Floats) -> None:
-        """Add the counts of one call."""
+    def add(self, steps: Sequence[int], counts: Floats) -> None:
+        """Add the counts of calls at these steps."""
         if self._blocks and self._blocks[-1][2] < self._width:
             first, _, num, old = self._blocks[-1]
-            self._blocks[-1] = first, step, num + 1, old + counts
+            self._blocks[-1] = first, steps[-1], num + 1, old + counts
             return
         if len(self._blocks) == MAX_BLOCKS:
             pairs = zip(self._blocks[::2], self._blocks[1::2], strict=True)
             self._blocks = [(a[0], b[1], a[2] + b[2], a[3] + b[3]) for a, b in pairs]
             self._width *= 2
-        self._blocks.append((step, step, 1, counts.copy()))
+        self._blocks.append((steps[0], steps[-1], 1, counts.copy()))
 
     def to_data(self) -> dict[str, Value]:
         """Return plain JSON data."""
@@ -79,16 +88,14 @@ class _Loss:
     subject: str
     suffix: str  # of its scalars
     blocks: Blocks | None = None
-    num_calls: int = 0
-    one_hot: list[float] = field(default_factory=list)  # shares of the first few calls
 
 
 @dataclass(frozen=True)
 class _Note:
     loss: _Loss
-    call: LossCall | None  # its settings; outputs and targets are let go of
+    call: LossCall  # its settings; outputs and targets are let go of
     shapes: tuple[str, str]
-    step: int
+    steps: tuple[int, ...]  # of the calls
     task: Task
     num_classes: int
 
@@ -100,62 +107,108 @@ class OutcomeFacts:
         self._table = table
         self._add_scalar = add_scalar
         self._losses: dict[_Key, _Loss] = {}
+        self._joined: list[
+            tuple[LossCall, int]
+        ] = []  # small calls that will be looked at together, and their steps
         self._waiting = Waiting[_Note]()
         self._num_since_backward = 0  # calls
-        self._result: tuple[str, Tensor, int] | None = None  # of the last of them: subject, values, samples
+        self._last: LossCall | None = None  # of these
         self._backwards = Waiting[tuple[str, int, int]]()
         self._num_calls = 0
 
     def add(self, call: LossCall, step: int) -> None:
-        """Note a call of a loss in a step that is recorded."""
+        """Note a call of a loss in a step that is looked at."""
         number, self._num_calls = self._num_calls, self._num_calls + 1
         self._num_since_backward += 1
-        if not (number < FIRST_CALLS or is_looked_at(number, SHARE)):
+        self._last = call
+        if not (number < FIRST_CALLS or is_looked_at(number, SHARE)) or task_of(call) is None:
+            self._note_shapes(call, step)
             return
-        self._note_shapes(call, step)
-        outcome = outcome_of(call)
-        if outcome is None:
-            return
-        loss = self._loss_of(call.name, outcome)
-        if loss is not None:
+        self._table.look(FactKind.LOSS_CALLS, step)
+        if self._joined and not can_be_joined(self._joined[-1][0], call):
+            self._look_at_joined()
+        if can_be_joined(call, call):
+            assert isinstance(call.outputs, Tensor)
+            assert isinstance(call.targets, Tensor)
+            kept = replace(
+                call,
+                outputs=call.outputs.detach().clone(),
+                targets=call.targets.detach().clone(),
+                result=None,
+            )
+            self._joined.append((kept, step))
+            if len(self._joined) == MAX_JOINED:
+                self._look_at_joined()
+        else:
+            self._look_at([(call, step)])
+
+    def _look_at_joined(self) -> None:
+        joined, self._joined = self._joined, []
+        if joined:
+            self._look_at(joined)
+
+    def _look_at(self, calls: Sequence[tuple[LossCall, int]]) -> None:
+        call = calls[-1][0]
+        outcome = outcome_of([each for each, _ in calls])
+        loss = None if outcome is None else self._loss_of(call.name, outcome)
+        if outcome is not None and loss is not None:
             shapes = _shape(call.outputs), _shape(call.targets)
             settings = LossCall(call.name, None, None, call.ignored, call.reduction, call.smoothing)
-            note = _Note(loss, settings, shapes, step, outcome.task, outcome.num_classes)
-            self._waiting.add(note, outcome.numbers)
-            if isinstance(call.result, Tensor) and is_measurable(call.result):
-                assert isinstance(call.outputs, Tensor)
-                self._result = loss.subject, call.result.detach(), len(call.outputs)
+            steps = tuple(step for _, step in calls)
+            self._waiting.add(
+                _Note(loss, settings, shapes, steps, outcome.task, outcome.num_classes), outcome.numbers
+            )
 
     def note_backward(self, value: object, step: int) -> None:
         """Note the number that a backward begins with, beside what the one loss before it returned."""
-        known, num_calls = self._result, self._num_since_backward
-        self._result, self._num_since_backward = None, 0
-        if known is None or num_calls != 1 or not isinstance(value, Tensor) or not is_one_number(value):
+        call, num_calls = self._last, self._num_since_backward
+        self._last, self._num_since_backward = None, 0
+        if call is None or num_calls != 1 or not isinstance(value, Tensor) or not is_one_number(value):
             return
-        subject, result, num = known
-        if value.device == result.device and result.numel():
-            numbers = [value.detach().reshape(()), result.to(torch.float32).mean()]
-            self._backwards.add((subject, num, step), torch.stack([one.to(torch.float32) for one in numbers]))
+        result, outputs = call.result, call.outputs
+        if not isinstance(result, Tensor) or not result.numel() or not isinstance(outputs, Tensor):
+            return
+        if value.device != result.device or not is_measurable(result):
+            return
+        if value.device.type == "cpu":
+            mean = result.detach() if result.numel() == 1 else result.detach().mean()
+            self._judge_backward(
+                call.name, len(outputs), step, float(value.detach()), float(mean)
+            )  # no sync: on the host
+            return
+        numbers = [value.detach().reshape(()), result.detach().to(torch.float32).mean()]
+        self._backwards.add(
+            (call.name, len(outputs), step), torch.stack([one.to(torch.float32) for one in numbers])
+        )
+
+    def _judge_backward(self, name: str, num: int, step: int, value: float, result: float) -> None:
+        if not (math.isfinite(value) and math.isfinite(result) and result):
+            return
+        ratio = value / result
+        for kind in (FactKind.BACKWARD_FROM, FactKind.NEGATED_LOSS):
+            self._table.look(kind, step)
+        self._table.note(FactKind.BACKWARD_FROM, name, step, ratio=ratio, samples=float(num))
+        if ratio < 0:
+            self._table.note(FactKind.NEGATED_LOSS, name, step, ratio=ratio)
+        else:
+            self._table.end(FactKind.NEGATED_LOSS, name)
 
     def drain(self, *, waits: bool = True) -> None:
         """Judge what waited on the device."""
+        self._look_at_joined()
         latest: dict[str, tuple[_Note, Floats]] = {}
         for note, numbers in self._waiting.take(waits=waits):
-            self._take(note, numbers)
-            latest[note.loss.subject] = note, numbers
-        for note, numbers in latest.values():
-            self._table.note(FactKind.LOSS_CALLS, note.loss.subject, note.step, **_data_of(note, numbers))
-        for (subject, num, step), (value, result) in self._backwards.take(waits=waits):
-            if not (math.isfinite(value) and math.isfinite(result) and result):
-                continue
-            ratio = float(value / result)
-            for kind in (FactKind.BACKWARD_FROM, FactKind.NEGATED_LOSS):
-                self._table.look(kind, step)
-            self._table.note(FactKind.BACKWARD_FROM, subject, step, ratio=ratio, samples=float(num))
-            if ratio < 0:
-                self._table.note(FactKind.NEGATED_LOSS, subject, step, ratio=ratio)
-            else:
-                self._table.end(FactKind.NEGATED_LOSS, subject)
+            end = len(note.steps) * num_parts(note.task)
+            parts = numbers[:end].reshape(len(note.steps), -1)
+            for step, part in zip(note.steps, parts, strict=True):
+                self._add_scalars(note, step, part)
+            if note.loss.blocks is not None:
+                note.loss.blocks.add(note.steps, numbers[end:])
+            latest[note.loss.subject] = note, parts[-1]
+        for note, part in latest.values():
+            self._table.note(FactKind.LOSS_CALLS, note.loss.subject, note.steps[-1], **_data_of(note, part))
+        for (name, num, step), (value, result) in self._backwards.take(waits=waits):
+            self._judge_backward(name, num, step, float(value), float(result))
 
     def _loss_of(self, name: str, outcome: Outcome) -> _Loss | None:
         key = _Key(name, outcome.num_classes)
@@ -169,21 +222,17 @@ class OutcomeFacts:
     def _note_shapes(self, call: LossCall, step: int) -> None:
         """Note outputs and targets of different shapes, which are compared each with each."""
         outputs, targets = call.outputs, call.targets
-        self._table.look(FactKind.LOSS_CALLS, step)
         if call.name in ("cross_entropy", "nll_loss") or not isinstance(outputs, Tensor):
             return
         if isinstance(targets, Tensor) and outputs.shape != targets.shape:
             shapes = {"outputs": _shape(outputs), "targets": _shape(targets)}
             self._table.note(FactKind.BROADCAST_LOSS, call.name, step, **shapes)
 
-    def _take(self, note: _Note, numbers: Floats) -> None:
-        loss, num = note.loss, float(numbers[Part.SAMPLES])
-        if not num:
-            return
-        if len(numbers) > NUM_PARTS and loss.blocks is not None:
-            loss.blocks.add(note.step, numbers[NUM_PARTS:])
-        for name, value in _scalars_of(note.task, numbers, num).items():
-            self._add_scalar(name + loss.suffix, note.step, value, PHASE)
+    def _add_scalars(self, note: _Note, step: int, part: Floats) -> None:
+        num = float(part[Part.SAMPLES])
+        if num:
+            for name, value in _scalars_of(note.task, part, num).items():
+                self._add_scalar(name + note.loss.suffix, step, value, PHASE)
 
 
 def _scalars_of(task: Task, numbers: Floats, num: float) -> dict[str, float]:
@@ -212,7 +261,6 @@ def _scalars_of(task: Task, numbers: Floats, num: float) -> dict[str, float]:
 def _data_of(note: _Note, numbers: Floats) -> dict[str, Value]:
     """Return what is known of a loss: how it is called, and its latest numbers."""
     call = note.call
-    assert call is not None
     data: dict[str, Value] = {
         "name": call.name,
         "task": note.task.name.lower(),
@@ -239,8 +287,3 @@ def _plain(value: float) -> float:
 
 def _shape(x: object) -> str:
     return str(tuple(x.shape)) if isinstance(x, Tensor) else ""
-
-
-def confusions_of(data: Sequence[float], num_classes: int) -> Floats:
-    """Return counts (blocks, C, C) from a fact's data: how often label i was predicted as j."""
-    return np.asarray(data, np.float64).reshape(-1, num_classes, num_classes)

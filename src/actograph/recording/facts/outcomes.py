@@ -5,17 +5,22 @@ No idea of runs, steps or of what is healthy. Nothing here brings a value to the
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from actograph.recording.facts.loss_call import LossCall
 from actograph.sketch.observe import is_measurable
 
 MAX_CLASSES = 32  # whose confusions are counted: a thousand counters
 MAX_ROWS = 2048  # outputs of one call that are looked at
+MAX_JOINED = 16  # calls that are looked at together
+SMALL = 4096  # outputs of such a call
 MAX_VALUES = 1 << 17  # of these: a vocabulary has tens of thousands of classes
 MATRIX = 2  # axes of scores of samples
 SURE = 0.9  # probability of another class with which a label is contradicted
@@ -54,20 +59,27 @@ class Part(IntEnum):
 
 
 NUM_PARTS = len(Part)
+LOG_TINY = math.log(torch.finfo(torch.float32).tiny)
+
+
+def num_parts(task: Task) -> int:
+    """Return how many parts an outcome of this kind has."""
+    return int(Part.ONE_HOT) if task is Task.CLASSES else NUM_PARTS
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """``numbers`` (NUM_PARTS,), then for at most `MAX_CLASSES` classes how often label i was predicted as j (C * C,)."""
+    """``numbers``: the parts of each call, of classes the first six; then how often label i was predicted as j (C * C,)."""
 
     task: Task
     num_classes: int  # 0: numbers
+    num_calls: int
     numbers: Tensor
 
     @property
     def has_confusion(self) -> bool:
-        """Whether confusions were counted."""
-        return len(self.numbers) > NUM_PARTS
+        """Whether confusions were counted: for at most `MAX_CLASSES` classes."""
+        return len(self.numbers) > self.num_calls * num_parts(self.task)
 
 
 def task_of(call: LossCall) -> Task | None:
@@ -91,32 +103,60 @@ def task_of(call: LossCall) -> Task | None:
 
 
 @torch.no_grad()
-def outcome_of(call: LossCall) -> Outcome | None:
-    """Return what came of a call, of a part of its samples where there are many; None where that cannot be told."""
-    task = task_of(call)
+def outcome_of(calls: Sequence[LossCall]) -> Outcome | None:
+    """Return what came of calls of one loss with the same shapes, of a part of their samples where there are many.
+
+    None where that cannot be told.
+    """
+    first = calls[0]
+    task = task_of(first)
     if task is None:
         return None
-    outputs, targets = call.outputs, call.targets
-    assert isinstance(outputs, Tensor)
-    assert isinstance(targets, Tensor)
-    outputs, targets = outputs.detach(), targets.detach()
-    if task is Task.CLASSES and call.name.startswith("binary"):
-        positive = outputs.reshape(-1)[:MAX_ROWS].float()
-        if call.name == "binary_cross_entropy_with_logits":
-            positive = positive.sigmoid()
-        labels = (targets.reshape(-1)[:MAX_ROWS] > HALF).long()
-        return _classes(torch.stack([1 - positive, positive], dim=1), labels, None)
+    outputs, targets = (_joined([getattr(call, name) for call in calls]) for name in ("outputs", "targets"))
+    num = len(calls)
     if task is Task.CLASSES:
-        scores = _rows(outputs).float()
-        chance = scores.softmax(dim=1) if call.name == "cross_entropy" else scores.exp()
-        if targets.is_floating_point():
-            return _classes(chance, _rows(targets).argmax(dim=1), None)
-        labels = targets.reshape(-1)[: len(chance)].long()
-        is_known = (labels >= 0) & (labels < chance.shape[1]) & (labels != call.ignored)
-        return _classes(chance, labels.clamp(0, chance.shape[1] - 1), is_known)
+        return _classes(*_chances(first, outputs, targets), num)
     if task is Task.SCORES:
-        return _scores(_rows(outputs).float(), _rows(targets).float())
-    return Outcome(task, 0, _numbers(outputs.reshape(-1), targets.reshape(-1)))
+        return _scores(_rows(outputs).float(), _rows(targets).float(), num)
+    most = MAX_VALUES // 2 if num == 1 else outputs.numel()
+    numbers = _numbers(
+        outputs.reshape(-1)[:most].reshape(num, -1), targets.reshape(-1)[:most].reshape(num, -1)
+    )
+    return Outcome(task, 0, num, numbers.reshape(-1))
+
+
+def can_be_joined(a: LossCall, b: LossCall) -> bool:
+    """Tell whether two calls may be looked at together: the same loss of the same small shapes, on the host."""
+    tensors = a.outputs, a.targets, b.outputs, b.targets
+    if a.name != b.name or not all(isinstance(x, Tensor) and x.device.type == "cpu" for x in tensors):
+        return False
+    assert isinstance(a.outputs, Tensor)
+    assert isinstance(b.outputs, Tensor)
+    assert isinstance(a.targets, Tensor)
+    assert isinstance(b.targets, Tensor)
+    is_small = a.outputs.numel() <= SMALL and len(a.outputs) <= MAX_ROWS // MAX_JOINED
+    is_same = a.outputs.shape == b.outputs.shape and a.outputs.dtype == b.outputs.dtype
+    return is_small and is_same and a.targets.shape == b.targets.shape and a.targets.dtype == b.targets.dtype
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0].detach() if len(tensors) == 1 else torch.cat([tensor.detach() for tensor in tensors])
+
+
+def _chances(call: LossCall, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, int | None]:
+    """Return logarithms of probabilities (M, C), labels (M,), and the class that is left out."""
+    if call.name.startswith("binary"):
+        positive = outputs.reshape(-1)[:MAX_ROWS].float()
+        labels = (targets.reshape(-1)[:MAX_ROWS] > HALF).long()
+        if call.name == "binary_cross_entropy_with_logits":
+            return functional.logsigmoid(torch.stack([-positive, positive], dim=1)), labels, None
+        return torch.stack([1 - positive, positive], dim=1).log(), labels, None
+    chance = _rows(outputs).float()
+    if call.name == "cross_entropy":
+        chance = chance.log_softmax(dim=1)
+    if targets.is_floating_point():
+        return chance, _rows(targets).argmax(dim=1), None
+    return chance, targets.reshape(-1)[: len(chance)].long(), call.ignored
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -127,49 +167,45 @@ def _rows(x: Tensor) -> Tensor:
     return x[:most]
 
 
-def _classes(chance: Tensor, labels: Tensor, is_known: Tensor | None) -> Outcome:
-    """Return what came of ``chance`` (M, C) of each class and ``labels`` (M,); ``is_known`` (M,) leaves some out."""
+def _classes(chance: Tensor, labels: Tensor, ignored: int | None, num: int) -> Outcome:
+    """Return what came of ``chance`` (M, C), logarithms of probabilities, and ``labels`` (M,) of so many calls."""
     num_classes = chance.shape[1]
-    known = torch.ones_like(labels, dtype=torch.float32) if is_known is None else is_known.float()
     best, predicted = chance.max(dim=1)
-    own = chance.gather(1, labels[:, None])[:, 0]
-    is_right = predicted == labels
+    known = None if ignored is None else (labels != ignored).float()
+    labels = labels.clamp_min(0)
+    own = chance.gather(1, labels.unsqueeze(1)).squeeze(1)
+    contradicted = (best > math.log(SURE)) & (own < math.log(UNSURE))
     per_sample = torch.stack(
         [
-            torch.ones_like(own),
-            is_right.float(),
-            -own.clamp_min(torch.finfo(torch.float32).tiny).log(),
-            (~is_right & (best > SURE) & (own < UNSURE)).float(),
-            (own < 1.0 / num_classes).float(),
-            best,
+            torch.ones_like(own), predicted == labels, own.clamp_min(LOG_TINY).neg(), contradicted,
+            own < -math.log(num_classes), best.exp(),
         ]
-    )  # (parts, M)
-    numbers = torch.zeros(NUM_PARTS, dtype=torch.float32, device=chance.device)
-    numbers[: len(per_sample)] = (per_sample * known).nansum(dim=1)
+    )  # (parts, M)  # fmt: skip
+    if known is not None:
+        per_sample = per_sample * known
+    numbers = per_sample.reshape(len(per_sample), num, -1).nansum(dim=2).T.reshape(-1)
     if num_classes > MAX_CLASSES:
-        return Outcome(Task.CLASSES, num_classes, numbers)
-    return Outcome(
-        Task.CLASSES,
-        num_classes,
-        torch.cat([numbers, _confusion(labels, predicted, known, num_classes)]),
-    )
+        return Outcome(Task.CLASSES, num_classes, num, numbers)
+    confusion = _confusion(labels, predicted, per_sample[Part.SAMPLES], num_classes)
+    return Outcome(Task.CLASSES, num_classes, num, torch.cat([numbers, confusion]))
 
 
-def _scores(outputs: Tensor, targets: Tensor) -> Outcome:
+def _scores(outputs: Tensor, targets: Tensor, num: int) -> Outcome:
     """Return what came of outputs and targets (M, C), which are of one class each if the numbers say so."""
     num_classes = outputs.shape[1]
-    numbers = _numbers(outputs.reshape(-1), targets.reshape(-1))
+    numbers = _numbers(outputs.reshape(num, -1), targets.reshape(num, -1))
     best, labels = targets.max(dim=1)
     predicted = outputs.argmax(dim=1)
     is_class = (best == 1.0) & (targets.sum(dim=1) == 1.0) & (targets.min(dim=1).values == 0.0)
-    numbers[Part.SAMPLES] = len(outputs)
-    numbers[Part.ONE_HOT] = is_class.float().mean()
-    numbers[Part.CORRECT] = (predicted == labels).float().sum()
-    numbers[Part.SUM_OFF] = (outputs.sum(dim=1) - 1.0).abs().max()
+    numbers[:, Part.SAMPLES] = len(outputs) / num
+    numbers[:, Part.ONE_HOT] = is_class.float().reshape(num, -1).mean(dim=1)
+    numbers[:, Part.CORRECT] = (predicted == labels).float().reshape(num, -1).sum(dim=1)
+    numbers[:, Part.SUM_OFF] = (outputs.sum(dim=1) - 1.0).abs().reshape(num, -1).amax(dim=1)
+    flat = numbers.reshape(-1)
     if num_classes > MAX_CLASSES:
-        return Outcome(Task.SCORES, num_classes, numbers)
+        return Outcome(Task.SCORES, num_classes, num, flat)
     confusion = _confusion(labels, predicted, torch.ones_like(best), num_classes)
-    return Outcome(Task.SCORES, num_classes, torch.cat([numbers, confusion]))
+    return Outcome(Task.SCORES, num_classes, num, torch.cat([flat, confusion]))
 
 
 def _confusion(labels: Tensor, predicted: Tensor, weights: Tensor, num_classes: int) -> Tensor:
@@ -178,13 +214,14 @@ def _confusion(labels: Tensor, predicted: Tensor, weights: Tensor, num_classes: 
 
 
 def _numbers(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return what is known of outputs and targets (M,) that are numbers."""
-    x, y = outputs[: MAX_VALUES // 2].float(), targets[: MAX_VALUES // 2].float()
-    numbers = torch.zeros(NUM_PARTS, dtype=torch.float32, device=x.device)
-    numbers[Part.SAMPLES] = len(x)
-    numbers[Part.TARGET_STD], numbers[Part.TARGET_MEAN] = torch.std_mean(y, correction=0)
-    numbers[Part.OUTPUT_STD], numbers[Part.OUTPUT_MEAN] = torch.std_mean(x, correction=0)
-    numbers[Part.OUTPUT_LOW], numbers[Part.OUTPUT_HIGH] = torch.aminmax(x)
-    numbers[Part.ERROR] = (x - y).square().mean()
-    numbers[Part.WHOLE] = (y == y.round()).float().mean()
+    """Return what is known of outputs and targets (calls, M) that are numbers: (calls, NUM_PARTS)."""
+    x, y = outputs.float(), targets.float()
+    numbers = torch.zeros(len(x), NUM_PARTS, dtype=torch.float32, device=x.device)
+    numbers[:, Part.SAMPLES] = x.shape[1]
+    target_std, target_mean = torch.std_mean(y, dim=1, correction=0)
+    output_std, output_mean = torch.std_mean(x, dim=1, correction=0)
+    low, high = x.amin(dim=1), x.amax(dim=1)
+    moments = [target_mean, target_std, output_mean, output_std, low, high, (x - y).square().mean(dim=1)]
+    numbers[:, Part.TARGET_MEAN : Part.ERROR + 1] = torch.stack(moments, dim=1)
+    numbers[:, Part.WHOLE] = (y == y.round()).float().mean(dim=1)
     return numbers

@@ -76,8 +76,8 @@ class FactRecorder:
         """Note that somebody says a scalar of the validation."""
         self._evaluations.add_told(name)
 
-    def note_non_finite_loss(self, step: int) -> None:
-        """Look whether the input was finite where the loss is not."""
+    def note_strange_loss(self, step: int) -> None:
+        """Look whether the input was well where the loss is not finite or rises at once."""
         self._inputs.look_back(step)
 
     def before_backward(self) -> None:
