@@ -11,10 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import nn
-from torch.nn import functional
-
 from actograph.errors import UsageError
+from actograph.recording.facts.loss_call import loss_call_of
 from actograph.recording.new_run import free_directory, new_run
 from actograph.recording.pacing import check_budget
 from actograph.recording.recording import Recording, check_unattached, status_after
@@ -95,11 +93,13 @@ class RunCallback(Callback):
             self.recording.phase(str(progress.phase), fit=self._num_fits - 1, epoch=progress.epoch)
 
     def after_loss(self, loop: Loop) -> None:
-        """Note the training loss."""
-        if self._is_fitting and loop.progress.phase is Phase.TRAIN:
+        """Note the training loss, and what came of a batch in either phase."""
+        if not self._is_fitting:
+            return
+        if loop.progress.phase is Phase.TRAIN:
             self.recording.loss(loop.batch.loss)
             self.recording.before_backward()
-            self._note_targets(loop)
+        self._note_targets(loop)
 
     def after_phase(self, loop: Loop) -> None:
         """Note what the epoch was worth."""
@@ -139,11 +139,13 @@ class RunCallback(Callback):
 
     def _note_targets(self, loop: Loop) -> None:
         plain = find_step(loop.step, Supervised)
-        loss_func = None if plain is None else plain.loss_func
-        if isinstance(loss_func, nn.CrossEntropyLoss):
-            self.recording.targets(loop.batch.pred, loop.batch.y, loss_func.ignore_index)
-        elif loss_func is functional.cross_entropy:
-            self.recording.targets(loop.batch.pred, loop.batch.y)
+        call = (
+            None
+            if plain is None
+            else loss_call_of(plain.loss_func, loop.batch.pred, loop.batch.y, loop.batch.loss)
+        )
+        if call is not None:
+            self.recording.loss_call(call)
 
     def _check_joined(self) -> None:
         """Refuse settings that would be ignored."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 from actograph.hooks.recomputation import is_in_backward
+from actograph.recording.facts.loss_call import LossCall
 from actograph.recording.recording import Recording
 from actograph.sketch.observe import is_measurable
 
@@ -46,9 +47,9 @@ class BackwardListener:
         """Remember the loss that was scaled."""
         self._guarded(self._note_scale, scaler, outputs, scaled)
 
-    def before_loss(self, outputs: object, targets: object, ignored: int) -> None:
-        """Note what a cross-entropy is given."""
-        self._guarded(self._recording.targets, outputs, targets, ignored)
+    def after_loss(self, call: LossCall) -> None:
+        """Note what a loss was computed of."""
+        self._guarded(self._recording.loss_call, call)
 
     def _note_loss(self, tensors: object) -> None:
         self.is_clipped = False

@@ -9,10 +9,13 @@ import torch
 from torch import nn
 
 from actograph.recording.facts.cuts import CutFacts
+from actograph.recording.facts.evaluations import EvaluationFacts
 from actograph.recording.facts.holders import HolderFacts
 from actograph.recording.facts.inputs import InputFacts
 from actograph.recording.facts.leftovers import LeftoverFacts
+from actograph.recording.facts.loss_call import LossCall
 from actograph.recording.facts.modes import ModeFacts
+from actograph.recording.facts.outcome_facts import OutcomeFacts
 from actograph.recording.facts.standing import StandingFacts
 from actograph.recording.facts.targets import TargetFacts
 from actograph.runlog.store import RunWriter
@@ -30,6 +33,8 @@ class FactRecorder:
         self._standing = StandingFacts(table)
         self._inputs = InputFacts(table, writer.add_scalar)
         self._targets = TargetFacts(table)
+        self._outcomes = OutcomeFacts(table, writer.add_scalar)
+        self._evaluations = EvaluationFacts(table, writer.add_scalar)
 
     def add_model(self, model: nn.Module, prefix: str) -> None:
         """Take a model into account."""
@@ -41,6 +46,8 @@ class FactRecorder:
     ) -> None:
         """Note what a forward of the model begins with."""
         self._modes.enter(model, is_validation=is_validation, step=step)
+        self._evaluations.enter(inputs, is_recorded=is_recorded)
+        self._inputs.begin(model, inputs)
         if is_recorded:
             self._cuts.enter(model, inputs)
             self._inputs.enter(model, inputs, step)
@@ -50,13 +57,28 @@ class FactRecorder:
         self._modes.leave(model, output)
         self._cuts.leave(model)
 
-    def note_loss(self, step: int) -> None:
+    def note_evaluated(self, call: LossCall, step: int) -> None:
         """Note that a loss was computed without gradients."""
         self._modes.note_loss(step)
+        self._evaluations.add(call, step)
 
-    def note_targets(self, logits: object, target: object, ignored: int, step: int) -> None:
-        """Note what a cross-entropy was given in training."""
-        self._targets.add(logits, target, ignored, step)
+    def note_loss_call(self, call: LossCall, step: int) -> None:
+        """Note what a loss was computed of in a step that is recorded."""
+        if call.name == "cross_entropy":
+            self._targets.add(call.outputs, call.targets, call.ignored, step)
+        self._outcomes.add(call, step)
+
+    def note_backward(self, value: object, step: int) -> None:
+        """Note the number that a backward begins with."""
+        self._outcomes.note_backward(value, step)
+
+    def note_told(self, name: str) -> None:
+        """Note that somebody says a scalar of the validation."""
+        self._evaluations.add_told(name)
+
+    def note_strange_loss(self, step: int) -> None:
+        """Look whether the input was well where the loss is not finite or rises at once."""
+        self._inputs.look_back(step)
 
     def before_backward(self) -> None:
         """Note what gradients there are before a backward."""
@@ -78,13 +100,21 @@ class FactRecorder:
     def end_step(self, step: int, *, is_recorded: bool) -> None:
         """Note what stands at the end of a step."""
         self._standing.end_step(step)
+        self._evaluations.end_step()
         if is_recorded:
             self._inputs.end_step(step)
 
     def drain(self, *, waits: bool = True) -> None:
         """Note what waited on a device."""
-        for part in (self._leftovers, self._inputs, self._targets, self._standing):
+        parts = (
+            self._leftovers, self._inputs, self._targets, self._standing, self._outcomes, self._evaluations,
+        )  # fmt: skip
+        for part in parts:
             part.drain(waits=waits)
+
+    def close(self) -> None:
+        """End what was evaluated last."""
+        self._evaluations.end_step()
 
     def forget(self) -> None:
         """Let go of optimizers and of hooks."""
