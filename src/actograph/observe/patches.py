@@ -40,6 +40,12 @@ class Listener(Protocol):
     def after_scale(self, scaler: GradScaler, outputs: object, scaled: object) -> None:
         """Note what a scaler has multiplied with its scale."""
 
+    def before_scaled_step(self) -> None:
+        """Note that a scaler is about to let an optimizer move, or not."""
+
+    def after_scaled_step(self, scaler: GradScaler, optimizer: object) -> None:
+        """Note that it has done so."""
+
 
 @contextlib.contextmanager
 def patched(listener: Listener) -> Iterator[None]:
@@ -76,6 +82,7 @@ class _Hub:
                 for name in ("clip_grad_norm_", "clip_grad_value_")
             ],
             (GradScaler, "scale", _scale),
+            (GradScaler, "step", _scaled_step),
             (functional, "cross_entropy", _cross_entropy),  # torch.nn.CrossEntropyLoss calls it
             (
                 torch.jit._recursive,
@@ -112,6 +119,14 @@ class _Hub:
     def after_scale(self, scaler: GradScaler, outputs: object, scaled: object) -> None:
         for listener in tuple(self.listeners):
             listener.after_scale(scaler, outputs, scaled)
+
+    def before_scaled_step(self) -> None:
+        for listener in tuple(self.listeners):
+            listener.before_scaled_step()
+
+    def after_scaled_step(self, scaler: GradScaler, optimizer: object) -> None:
+        for listener in tuple(self.listeners):
+            listener.after_scaled_step(scaler, optimizer)
 
 
 def _return(original: Function) -> Function:
@@ -165,6 +180,17 @@ def _scale(original: Function, listener: Listener) -> Function:
         return scaled
 
     return scale
+
+
+def _scaled_step(original: Function, listener: Listener) -> Function:
+    @functools.wraps(original)
+    def step(scaler: GradScaler, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+        listener.before_scaled_step()
+        result = original(scaler, optimizer, *args, **kwargs)
+        listener.after_scaled_step(scaler, optimizer)
+        return result
+
+    return step
 
 
 def _create_script_module(original: Function, listener: Listener) -> Function:

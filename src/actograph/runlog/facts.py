@@ -38,6 +38,7 @@ class FactKind(StrEnum):
     BATCHES = "batches"  # subject: a model; how many of its inputs were different
     PROBABILITIES = "probabilities"  # subject: a loss that takes logits and was given probabilities
     LABELS = "labels"  # subject: a loss; how often each class was its target
+    SKIPPED_UPDATE = "skipped update"  # subject: an optimizer that a gradient scaler did not let move
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from actograph.recording.facts.holders import HolderFacts
 from actograph.recording.facts.inputs import InputFacts
 from actograph.recording.facts.leftovers import LeftoverFacts
 from actograph.recording.facts.modes import ModeFacts
+from actograph.recording.facts.skips import SkipFacts
 from actograph.recording.facts.standing import StandingFacts
 from actograph.recording.facts.targets import TargetFacts
 from actograph.runlog.store import RunWriter
@@ -30,6 +31,7 @@ class FactRecorder:
         self._standing = StandingFacts(table)
         self._inputs = InputFacts(table, writer.add_scalar)
         self._targets = TargetFacts(table)
+        self._skips = SkipFacts(table)
 
     def add_model(self, model: nn.Module, prefix: str) -> None:
         """Take a model into account."""
@@ -58,6 +60,10 @@ class FactRecorder:
         """Note what a cross-entropy was given in training."""
         self._targets.add(logits, target, ignored, step)
 
+    def scaled_step(self, subject: str, step: int, scale: float, *, has_moved: bool) -> None:
+        """Note an update that was asked of a gradient scaler."""
+        self._skips.scaled_step(subject, step, scale, has_moved=has_moved)
+
     def before_backward(self) -> None:
         """Note what gradients there are before a backward."""
         self._leftovers.before_backward()
@@ -78,6 +84,7 @@ class FactRecorder:
     def end_step(self, step: int, *, is_recorded: bool) -> None:
         """Note what stands at the end of a step."""
         self._standing.end_step(step)
+        self._skips.end_step()
         if is_recorded:
             self._inputs.end_step(step)
 
