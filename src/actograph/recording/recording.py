@@ -220,7 +220,7 @@ class Recording:
             self._parameters_s += self._clock() - began_s
 
     def scaled_step(self, optimizer: torch.optim.Optimizer, scale: float, *, has_moved: bool) -> None:
-        """Say that a gradient scaler was asked for an update, and whether it let the optimizer move; else with which scale not.
+        """Say that a gradient scaler was asked for an update, and whether it let the optimizer move (else its ``scale``).
 
         An update that was left out ends no step; its loss does not count, unless nothing follows it.
         """
@@ -534,7 +534,7 @@ class _ForwardFacts:
         )
 
     def leave(self, model: nn.Module, output: object) -> None:
-        self.recording._facts.leave(model, output)
+        self.recording._facts.leave(model, output, self.recording._step)
 
 
 def _suffix(optimizer: int, group: int) -> str:

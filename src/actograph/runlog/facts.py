@@ -38,6 +38,8 @@ class FactKind(StrEnum):
     BATCHES = "batches"  # subject: a model; how many of its inputs were different
     PROBABILITIES = "probabilities"  # subject: a loss that takes logits and was given probabilities
     LABELS = "labels"  # subject: a loss; how often each class was its target
+    FLOW = "flow"  # subject: a module with weights; what feeds it, see `runlog.flow`
+    SCALE = "scale"  # subject: a weight; its size at the start, and that of its gradients at some steps
     SKIPPED_UPDATE = "skipped update"  # subject: an optimizer that a gradient scaler did not let move
 
 

@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from actograph.recording.facts.cuts import CutFacts
+from actograph.recording.facts.flow import FlowFacts
 from actograph.recording.facts.holders import HolderFacts
 from actograph.recording.facts.inputs import InputFacts
 from actograph.recording.facts.leftovers import LeftoverFacts
 from actograph.recording.facts.modes import ModeFacts
+from actograph.recording.facts.scales import ScaleFacts
 from actograph.recording.facts.skips import SkipFacts
 from actograph.recording.facts.standing import StandingFacts
 from actograph.recording.facts.targets import TargetFacts
@@ -32,10 +34,14 @@ class FactRecorder:
         self._inputs = InputFacts(table, writer.add_scalar)
         self._targets = TargetFacts(table)
         self._skips = SkipFacts(table)
+        self._flow = FlowFacts(table)
+        self._scales = ScaleFacts(table)
 
     def add_model(self, model: nn.Module, prefix: str) -> None:
         """Take a model into account."""
-        for part in (self._modes, self._holders, self._cuts, self._standing, self._inputs):
+        for part in (
+            self._modes, self._holders, self._cuts, self._standing, self._inputs, self._flow, self._scales,
+        ):  # fmt: skip
             part.add_model(model, prefix)
 
     def enter(
@@ -46,9 +52,11 @@ class FactRecorder:
         if is_recorded:
             self._cuts.enter(model, inputs)
             self._inputs.enter(model, inputs, step)
+            self._scales.enter(step)
 
-    def leave(self, model: nn.Module, output: object) -> None:
+    def leave(self, model: nn.Module, output: object, step: int) -> None:
         """Note what a forward of the model ends with."""
+        self._flow.leave(model, output, step)
         self._modes.leave(model, output)
         self._cuts.leave(model)
 
@@ -73,6 +81,7 @@ class FactRecorder:
     ) -> None:
         """Note what an update was made with."""
         self._leftovers.after_update(optimizer, subject, step)
+        self._scales.after_update(optimizer, step)
         if is_recorded:
             self._holders.after_update(optimizer, step)
             missing = self._holders.missing[optimizer]
@@ -90,10 +99,11 @@ class FactRecorder:
 
     def drain(self, *, waits: bool = True) -> None:
         """Note what waited on a device."""
-        for part in (self._leftovers, self._inputs, self._targets, self._standing):
+        for part in (self._leftovers, self._inputs, self._targets, self._standing, self._scales):
             part.drain(waits=waits)
 
     def forget(self) -> None:
         """Let go of optimizers and of hooks."""
         self._leftovers.forget()
+        self._scales.forget()
         self._cuts.forget()
