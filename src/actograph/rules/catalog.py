@@ -11,10 +11,15 @@ from actograph.rules.data_not_shuffled import DataNotShuffled
 from actograph.rules.dead_units import DeadUnits
 from actograph.rules.detached_graph import DetachedGraph
 from actograph.rules.eval_mode_in_training import EvalModeInTraining
+from actograph.rules.head_initialization import HeadInitialization
+from actograph.rules.initialization_too_large import InitializationTooLarge
+from actograph.rules.initialization_too_small import InitializationTooSmall
 from actograph.rules.inputs_collapsed import InputsCollapsed
 from actograph.rules.label_never_seen import LabelNeverSeen
 from actograph.rules.loss_diverging import LossDiverging
 from actograph.rules.loss_not_decreasing import LossNotDecreasing
+from actograph.rules.missing_nonlinearity import MissingNonlinearity
+from actograph.rules.missing_normalization import MissingNormalization
 from actograph.rules.missing_zero_grad import MissingZeroGrad
 from actograph.rules.non_finite_input import NonFiniteInput
 from actograph.rules.non_finite_loss import NonFiniteLoss
@@ -22,8 +27,10 @@ from actograph.rules.parameters_not_in_optimizer import ParametersNotInOptimizer
 from actograph.rules.rule import Rule
 from actograph.rules.saturated_activations import SaturatedActivations
 from actograph.rules.softmax_before_cross_entropy import SoftmaxBeforeCrossEntropy
+from actograph.rules.softmax_in_hidden_layer import SoftmaxInHiddenLayer
 from actograph.rules.stale_optimizer import StaleOptimizer
 from actograph.rules.train_mode_in_evaluation import TrainModeInEvaluation
+from actograph.rules.vanishing_gradients import VanishingGradients
 
 DEFAULT_RULES: tuple[Rule, ...] = (
     EvalModeInTraining(),
@@ -39,9 +46,16 @@ DEFAULT_RULES: tuple[Rule, ...] = (
     DataNotShuffled(),
     LabelNeverSeen(),
     InputsCollapsed(),
+    InitializationTooLarge(),
+    HeadInitialization(),
+    InitializationTooSmall(),
+    SoftmaxInHiddenLayer(),
+    MissingNonlinearity(),
+    MissingNormalization(),
     NonFiniteLoss(),
     DeadUnits(),
     SaturatedActivations(),
+    VanishingGradients(),
     LossDiverging(),
     LossNotDecreasing(),
 )

@@ -30,7 +30,9 @@ class Start:
     is_head: bool
     is_rectified: bool  # a rectifier or its like comes next
     is_normalized: bool  # a norm takes the size of what it gives away
-    is_branch: bool  # what it gives is added to something else
+    is_branch: (
+        bool  # what it gives is added to something else, at once or behind further layers, or gates something
+    )
 
     @property
     def name(self) -> str:
@@ -85,15 +87,14 @@ def starts_of(view: RunView, flow: Flow) -> list[Start]:
         fact = _fact_of(layer, facts)
         if fact is None or layer.op == "embedding":
             continue
-        behind = flow.consumers(layer.name)
         found.append(
             Start(
                 layer=layer,
                 fact=fact,
                 is_head=layer.name in heads,
-                is_rectified=any(Kind.ACTIVATION in kinds for kinds in behind.values()),
-                is_normalized=flow.is_normalized(layer.name),
-                is_branch=any(Kind.MERGE in kinds for kinds in behind.values()),
+                is_rectified=bool(layer.after & {Kind.ACTIVATION, Kind.MAX_POOL}),
+                is_normalized=layer.is_normalized,
+                is_branch=any(one.after & {Kind.MERGE, Kind.PRODUCT} for one in flow.from_on(layer.name)),
             )
         )
     return found
@@ -112,6 +113,8 @@ def has_nonlinearity(kinds: frozenset[Kind]) -> bool:
 
 
 def _fact_of(layer: WeightLayer, facts: tuple[Fact, ...]) -> Fact | None:
-    own = [fact for fact in facts if fact.subject.rpartition(".")[0] == layer.name and fact.data.get("fan_in")]
+    own = [
+        fact for fact in facts if fact.subject.rpartition(".")[0] == layer.name and fact.data.get("fan_in")
+    ]
     again = [fact for fact in own if RECURRENT in fact.subject]
     return next(iter([*again, *own]), None)

@@ -49,6 +49,12 @@ class WeightLayer:
     sources: Mapping[str, frozenset[Kind]] = field(default_factory=dict)
     from_input: frozenset[Kind] | None = None  # through what the model's input comes in, None: it does not
     to_output: frozenset[Kind] | None = None
+    after: frozenset[Kind] = frozenset()  # what its output meets first on all ways, but for what is linear
+
+    @property
+    def is_normalized(self) -> bool:
+        """Whether a norm takes the size of its output away before anything else depends on it."""
+        return self.after == {Kind.NORM}
 
     def to_data(self) -> dict[str, Value]:
         """Return the data of a fact."""
@@ -57,19 +63,16 @@ class WeightLayer:
             "sources": json.dumps({name: sorted(kinds) for name, kinds in self.sources.items()}),
             "from_input": _written(self.from_input),
             "to_output": _written(self.to_output),
+            "after": _written(self.after),
         }
 
     @classmethod
     def from_fact(cls, fact: Fact) -> WeightLayer:
         """Undo `to_data`."""
         sources = {name: _kinds(kinds) for name, kinds in json.loads(fact.text("sources") or "{}").items()}
-        return cls(
-            fact.subject,
-            fact.text("op"),
-            sources,
-            _read(fact.text("from_input")),
-            _read(fact.text("to_output")),
-        )
+        ends = _read(fact.text("from_input")), _read(fact.text("to_output"))
+        after = _read(fact.text("after")) or frozenset()
+        return cls(fact.subject, fact.text("op"), sources, *ends, after)
 
 
 @dataclass(frozen=True)
@@ -101,10 +104,13 @@ class Flow:
             if layer.to_output is not None and set(self.consumers(layer.name)) == {OUTPUT}
         )
 
-    def is_normalized(self, name: str) -> bool:
-        """Tell whether all that a layer gives goes through a norm before anything else depends on its size."""
-        taken = self.consumers(name)
-        return bool(taken) and all(Kind.NORM in kinds and Kind.MERGE not in kinds for kinds in taken.values())
+    def from_on(self, name: str) -> list[WeightLayer]:
+        """Return a layer and all that depend on it."""
+        reached = {name}
+        for layer in self.layers:  # those in front come first
+            if reached & set(layer.sources):
+                reached.add(layer.name)
+        return [layer for layer in self.layers if layer.name in reached]
 
     def chain_to(self, name: str) -> list[str]:
         """Return the layers that lead to one in a single file, front first, itself last: each has one source."""

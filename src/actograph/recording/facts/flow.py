@@ -50,6 +50,7 @@ class FlowFacts:
                 {prefix + name: kinds for name, kinds in layer.sources.items()},
                 layer.from_input,
                 layer.to_output,
+                layer.after,
             )
             self._table.note(FactKind.FLOW, named.name, step, **named.to_data())
 
@@ -58,6 +59,20 @@ class FlowFacts:
 class _Found:
     op: str
     inputs: list[Node | None] = field(default_factory=list)  # what comes in besides the weights
+
+
+@dataclass(frozen=True)
+class _Way:
+    """What all ways from somewhere up to a place go through; ``nearest`` is what they met last, but for what is linear."""
+
+    kinds: frozenset[Kind] = frozenset()
+    nearest: frozenset[Kind] = frozenset()
+
+    def through(self, kind: Kind) -> _Way:
+        return _Way(self.kinds | {kind}, self.nearest if kind is Kind.LINEAR else frozenset({kind}))
+
+    def join(self, other: _Way | None) -> _Way:
+        return self if other is None else _Way(self.kinds | other.kinds, self.nearest | other.nearest)
 
 
 class _Walk:
@@ -72,57 +87,60 @@ class _Walk:
     def layers(self, ends: Sequence[Node]) -> list[WeightLayer]:
         """Return the weight layers; none where the graph is too large."""
         to_output = self._reach(ends)
-        reached: dict[str, dict[str, frozenset[Kind]]] = {}
+        reached: dict[str, dict[str, _Way]] = {}
         while missing := [name for name in self._found if name not in reached]:
             for name in missing:
                 reached[name] = self._reach(self._found[name].inputs)
         if self._num_nodes > MAX_NODES:
             return []
+        all_ways = [to_output, *reached.values()]
         return [
             WeightLayer(
                 name,
                 found.op,
-                {front: kinds for front, kinds in reached[name].items() if front not in (INPUT, name)},
-                reached[name].get(INPUT),
-                to_output.get(name),
+                {front: way.kinds for front, way in reached[name].items() if front not in (INPUT, name)},
+                reached[name][INPUT].kinds if INPUT in reached[name] else None,
+                to_output[name].kinds if name in to_output else None,
+                frozenset[Kind]().union(*(ways[name].nearest for ways in all_ways if name in ways)),
             )
             for name, found in self._found.items()
         ]
 
-    def _reach(self, starts: Sequence[Node | None]) -> dict[str, frozenset[Kind]]:
-        """Return the weight layers that are met first on all ways up, and the kinds of all that lies in between."""
-        met: dict[str, frozenset[Kind]] = {}
-        seen: dict[Node, frozenset[Kind]] = {}
-        queue: list[tuple[Node | None, frozenset[Kind]]] = [(start, frozenset()) for start in starts]
+    def _reach(self, starts: Sequence[Node | None]) -> dict[str, _Way]:
+        """Return the weight layers that are met first on all ways up, and what lies in between."""
+        met: dict[str, _Way] = {}
+        seen: dict[Node, _Way] = {}
+        queue: list[tuple[Node | None, _Way]] = [(start, _Way()) for start in starts]
         while queue and self._num_nodes <= MAX_NODES:
-            node, kinds = queue.pop()
+            node, way = queue.pop()
             if node is None:
-                met[INPUT] = met.get(INPUT, frozenset()) | kinds
+                met[INPUT] = way.join(met.get(INPUT))
                 continue
-            if node in seen and kinds <= seen[node]:
+            old = seen.get(node)
+            if old is not None and way.kinds <= old.kinds and way.nearest <= old.nearest:
                 continue
             self._num_nodes += 1
-            seen[node] = kinds = kinds | seen.get(node, frozenset())
+            seen[node] = way = way.join(old)
             name = self._weight_layer(node)
             if name is not None:
-                met[name] = met.get(name, frozenset()) | kinds
+                met[name] = way.join(met.get(name))
                 continue
-            own, above = self._step(node)
-            queue += [(one, kinds | own) for one in above]
+            kind, above = self._step(node)
+            queue += [(one, way if kind is None else way.through(kind)) for one in above]
         return met
 
-    def _step(self, node: Node) -> tuple[frozenset[Kind], list[Node | None]]:
+    def _step(self, node: Node) -> tuple[Kind | None, list[Node | None]]:
         """Return what an operation is, and what of its inputs depends on data."""
         inputs = [one for one, _ in node.next_functions]
         if not inputs or _is_parameter(node):
-            return frozenset(), []
+            return None, []
         data = [one for one in inputs if one is not None and self._weight_of(one) is None]
         kind = kind_of(op_name(node), len(data))
         if data:
-            return frozenset({kind}), list(data)
+            return kind, list(data)
         # nothing that needs a gradient comes in but parameters: the model's input, or a constant
         is_open = any(one is None for one in inputs)
-        return frozenset({kind}), [None] if is_open else []
+        return kind, [None] if is_open else []
 
     def _weight_layer(self, node: Node) -> str | None:
         """Return the name of the module whose weights this operation takes, and remember what else comes in."""
