@@ -39,6 +39,12 @@ class Listener(Protocol):
     def after_scale(self, scaler: GradScaler, outputs: object, scaled: object) -> None:
         """Note what a scaler has multiplied with its scale."""
 
+    def before_scaled_step(self) -> None:
+        """Note that a scaler is about to let an optimizer move, or not."""
+
+    def after_scaled_step(self, scaler: GradScaler, optimizer: object) -> None:
+        """Note that it has done so."""
+
 
 @contextlib.contextmanager
 def patched(listener: Listener) -> Iterator[None]:
@@ -78,6 +84,7 @@ class _Hub:
             *[
                 (functional, name, _loss) for name in PLACES
             ],  # torch.nn.CrossEntropyLoss and its like call them
+            (GradScaler, "step", _scaled_step),
             (
                 torch.jit._recursive,
                 "create_script_module",
@@ -113,6 +120,14 @@ class _Hub:
     def after_scale(self, scaler: GradScaler, outputs: object, scaled: object) -> None:
         for listener in tuple(self.listeners):
             listener.after_scale(scaler, outputs, scaled)
+
+    def before_scaled_step(self) -> None:
+        for listener in tuple(self.listeners):
+            listener.before_scaled_step()
+
+    def after_scaled_step(self, scaler: GradScaler, optimizer: object) -> None:
+        for listener in tuple(self.listeners):
+            listener.after_scaled_step(scaler, optimizer)
 
 
 def _return(original: Function) -> Function:
@@ -180,6 +195,17 @@ def _scale(original: Function, listener: Listener) -> Function:
         return scaled
 
     return scale
+
+
+def _scaled_step(original: Function, listener: Listener) -> Function:
+    @functools.wraps(original)
+    def step(scaler: GradScaler, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+        listener.before_scaled_step()
+        result = original(scaler, optimizer, *args, **kwargs)
+        listener.after_scaled_step(scaler, optimizer)
+        return result
+
+    return step
 
 
 def _create_script_module(original: Function, listener: Listener) -> Function:

@@ -120,6 +120,7 @@ class Recording:
         self._usual_loss: float | None = None  # running mean
         self._losses: list[Tensor | float] = []  # of the open step's micro-batches
         self._on_the_way: deque[tuple[int, StepRows]] = deque()  # rows, by step
+        self._left_out: list[Tensor | float] = []  # losses of the last update that a scaler left out in it
         self._divisors: set[float] = set()  # what they were divided by
         self._accumulates = 1.0  # the number of micro-batches by which losses are known to be divided
         self._waiting = Waiting[tuple[str, int]]()  # losses, by name and step
@@ -244,6 +245,19 @@ class Recording:
             self._facts.note_loss_call(call, self._step)
             self._outcomes_s += self._clock() - began_s
 
+    def scaled_step(self, optimizer: torch.optim.Optimizer, scale: float, *, has_moved: bool) -> None:
+        """Say that a gradient scaler was asked for an update, and whether it let the optimizer move (else its ``scale``).
+
+        An update that was left out ends no step; its loss does not count, unless nothing follows it.
+        """
+        if optimizer not in self._optimizers:
+            return
+        index = self._optimizers.index(optimizer)
+        step = max(self._step - 1, 0) if has_moved and index == 0 else self._step  # it has ended the step
+        self._facts.scaled_step(f"optimizer{_suffix(index, 0)}", step, scale, has_moved=has_moved)
+        if index == 0 and not has_moved:
+            self._left_out, self._losses, self._divisors = self._losses, [], set()
+
     def gradients(self) -> None:
         """Say that the gradients of the open step are complete, unscaled and not clipped.
 
@@ -270,6 +284,7 @@ class Recording:
     def close(self, status: str = "finished") -> None:
         """Take all hooks off and store the rest. ``status`` is finished, stopped, interrupted or failed."""
         self.detach()
+        self._losses = self._losses or self._left_out
         if any(not math.isfinite(loss) for loss in self._losses):
             self.end_step()  # a NaN ended the training before the optimizer could end the step: it is what there is to see
         self._losses = []
@@ -458,6 +473,7 @@ class Recording:
         self._pacer.end_step(elapsed_s, measuring_s, now_s - measured_s + outcomes_s)
         self._step_began_s = None
         self.has_forward = False
+        self._left_out = []
         self._step += 1
         for hooks in self._hooks.values():
             hooks.end_step()
@@ -550,7 +566,7 @@ class _ForwardFacts:
         )
 
     def leave(self, model: nn.Module, output: object) -> None:
-        self.recording._facts.leave(model, output)
+        self.recording._facts.leave(model, output, self.recording._step)
 
 
 def _suffix(optimizer: int, group: int) -> str:

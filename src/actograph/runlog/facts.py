@@ -48,6 +48,9 @@ class FactKind(StrEnum):
     EVALUATION = "evaluation"  # subject: a phase of scalars; what came of the samples of an evaluation
     SAMPLES = "samples"  # subject: a phase of scalars; how many of the evaluated samples were trained on
     FEATURES = "features"  # subject: a model; the scales of its input's features
+    FLOW = "flow"  # subject: a module with weights; what feeds it, see `runlog.flow`
+    SCALE = "scale"  # subject: a weight; its size at the start, and that of its gradients at some steps
+    SKIPPED_UPDATE = "skipped update"  # subject: an optimizer that a gradient scaler did not let move
 
 
 @dataclass(frozen=True)
