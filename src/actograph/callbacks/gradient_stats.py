@@ -52,6 +52,7 @@ class GradientStats(RunCallback):
 
     def before_step(self, loop: Loop) -> None:
         """Measure the gradients."""
+        super().before_step(loop)
         self.recording.gradients()
 
     def _record_into(self, writer: RunWriter) -> Recording:

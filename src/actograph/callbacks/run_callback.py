@@ -22,6 +22,7 @@ from actograph.train.events import Callback, Stage
 from actograph.train.loop import Loop
 from actograph.train.state import Phase
 from actograph.train.step import Supervised
+from actograph.train.step_clip import Clip
 from actograph.train.step_precision import MixedPrecision
 from actograph.train.step_wrapper import find_step
 
@@ -116,6 +117,16 @@ class RunCallback(Callback):
                 precision.scale if is_skipped else 0.0
             )  # sync: the scaler has waited for the device already
             self.recording.scaled_step(loop.optimizer, scale, has_moved=not is_skipped)
+
+    def before_step(self, loop: Loop) -> None:
+        """Note at what the gradients are going to be clipped, and measure them before."""
+        clip = find_step(loop.step, Clip) if self._is_fitting else None
+        if clip is not None:
+            if clip.norm is not None:
+                self.recording.clips("norm", clip.norm)
+            elif clip.value is not None:
+                self.recording.clips("value", clip.value)
+            self.recording.gradients()
 
     def after_phase(self, loop: Loop) -> None:
         """Note what the epoch was worth."""

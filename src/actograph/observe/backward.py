@@ -40,8 +40,10 @@ class BackwardListener:
         if not is_in_backward():
             self._guarded(self._note_loss, tensors)
 
-    def before_clip(self) -> None:
+    def before_clip(self, kind: str, limit: object) -> None:
         """Measure the gradients, once after a backward: a second clip finds them clipped."""
+        if isinstance(limit, (int, float)):
+            self._guarded(self._recording.clips, kind, float(limit))
         if not self.is_clipped:
             self.is_clipped = True
             self._guarded(self._recording.gradients)

@@ -30,8 +30,8 @@ class Listener(Protocol):
     def before_backward(self, tensors: object) -> None:
         """Note that ``torch.autograd.backward`` is about to run on these."""
 
-    def before_clip(self) -> None:
-        """Note that gradients are about to be clipped."""
+    def before_clip(self, kind: str, limit: object) -> None:
+        """Note that gradients are about to be clipped, by "norm" or by "value", at a limit."""
 
     def after_loss(self, call: LossCall) -> None:
         """Note what a loss was computed of."""
@@ -109,9 +109,9 @@ class _Hub:
         for listener in tuple(self.listeners):
             listener.before_backward(tensors)
 
-    def before_clip(self) -> None:
+    def before_clip(self, kind: str, limit: object) -> None:
         for listener in tuple(self.listeners):
-            listener.before_clip()
+            listener.before_clip(kind, limit)
 
     def after_loss(self, call: LossCall) -> None:
         for listener in tuple(self.listeners):
@@ -148,10 +148,13 @@ def _backward(original: Function, listener: Listener) -> Function:
 
 
 def _clip(original: Function, listener: Listener) -> Function:
+    kind = original.__name__.removeprefix("clip_grad_").removesuffix("_")  # "norm" or "value"
+    keyword = "max_norm" if kind == "norm" else "clip_value"
+
     @functools.wraps(original)
     def clip(*args: Any, **kwargs: Any) -> Any:
         if not torch.compiler.is_compiling():
-            listener.before_clip()
+            listener.before_clip(kind, args[1] if len(args) > 1 else kwargs.get(keyword))
         return original(*args, **kwargs)
 
     return clip

@@ -47,6 +47,11 @@ class Pacer:
         """Whether the step that is open is to be recorded."""
         return self.steps_seen >= self._next_step
 
+    @property
+    def records_next(self) -> bool:
+        """Whether the step after the open one is known to be recorded; one right after a recorded step is not."""
+        return self.steps_seen + 1 == self._next_step
+
     def end_step(self, elapsed_s: float, measuring_s: float, storing_s: float = 0.0) -> None:
         """Note how long the open step took, and what the recorder's two parts of that were; open the next step.
 

@@ -108,6 +108,7 @@ class Recording:
         self._facts = FactRecorder(writer)
         self._parameters_s = 0.0  # what measuring parameters took in the open step
         self._outcomes_s = 0.0  # what looking at its losses took
+        self._ahead_s = 0.0  # what was done for the next recorded step ahead of it
         self._phase: str | None = None
         self._loss_scale = 1.0
         self._is_told_losses = self._is_told_scale = False  # by a driver, not seen
@@ -169,6 +170,7 @@ class Recording:
         if optimizer not in self._optimizers:
             self._optimizers.append(optimizer)
         index = self._optimizers.index(optimizer)
+        self._facts.add_optimizer(optimizer, _suffix(index, 0))
         if gradients:
             self._parameters.add_optimizer(optimizer, _suffix(index, 0))
         else:
@@ -178,9 +180,8 @@ class Recording:
         handles = self._handles[optimizer] = []
         if not hooked:
             return
-        if gradients:
-            handles.append(optimizer.register_step_pre_hook(self.begin_update))
-            handles.append(optimizer.register_step_post_hook(self.end_update))
+        handles.append(optimizer.register_step_pre_hook(self.begin_update))
+        handles.append(optimizer.register_step_post_hook(self.end_update))
         handles.append(optimizer.register_step_post_hook(self.note_update))
         if index == 0:
             handles.append(optimizer.register_step_post_hook(self._after_optimizer_step))
@@ -266,7 +267,13 @@ class Recording:
         if self._pacer.records_now:
             began_s = self._clock()
             self._parameters.measure_gradients()
+            self._facts.note_gradients()
             self._parameters_s += self._clock() - began_s
+
+    def clips(self, kind: str, limit: float) -> None:
+        """Say that gradients are about to be clipped, by ``kind`` "norm" or "value", at a limit."""
+        if self._pacer.records_now:
+            self._facts.note_clip(kind, limit, self._step)
 
     def step(self, **scalars: float) -> None:
         """Note scalars; in a training loop without an optimizer given, this ends the step as well.
@@ -421,15 +428,24 @@ class Recording:
         self, optimizer: torch.optim.Optimizer, args: Sequence[object], kwargs: Mapping[str, object]
     ) -> None:
         """Measure what the optimizer is about to change; arguments are those of its step's pre-hook."""
-        if self._pacer.records_now:
-            began_s = self._clock()
-            has_closure = kwargs.get("closure", args[1] if len(args) > 1 else None) is not None
+        is_recorded = self._pacer.records_now
+        if not (is_recorded or self._pacer.records_next):
+            self._facts.count_update(optimizer)
+            return
+        began_s = self._clock()
+        has_closure = kwargs.get("closure", args[1] if len(args) > 1 else None) is not None
+        self._facts.begin_update(optimizer, is_recorded=is_recorded, has_gradients=not has_closure)
+        if is_recorded and optimizer in self._parameters:
             self._parameters.begin_update(optimizer, has_gradients=not has_closure)
-            self._parameters_s += self._clock() - began_s
+        spent_s = self._clock() - began_s
+        if is_recorded:
+            self._parameters_s += spent_s
+        else:
+            self._ahead_s += spent_s
 
     def end_update(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         """Measure what the optimizer has changed."""
-        if self._pacer.records_now:
+        if self._pacer.records_now and optimizer in self._parameters:
             began_s = self._clock()
             self._parameters.end_update(optimizer, self._step)
             self._num_waiting += 1
@@ -442,6 +458,9 @@ class Recording:
         self._facts.after_update(
             optimizer, f"optimizer{_suffix(index, 0)}", self._step, is_recorded=self._pacer.records_now
         )
+        self._num_waiting += (
+            self._pacer.records_now and optimizer not in self._parameters
+        )  # else counted already
         self._parameters_s += self._clock() - began_s
 
     def _after_optimizer_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
@@ -480,6 +499,8 @@ class Recording:
 
     def _take_hook_time(self) -> float:
         total_s, self._parameters_s = self._parameters_s, 0.0
+        if self._pacer.records_now:
+            total_s, self._ahead_s = total_s + self._ahead_s, 0.0
         for hooks in self._hooks.values():
             total_s += hooks.elapsed_s
             hooks.elapsed_s = 0.0

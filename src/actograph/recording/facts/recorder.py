@@ -18,9 +18,11 @@ from actograph.recording.facts.loss_call import LossCall
 from actograph.recording.facts.modes import ModeFacts
 from actograph.recording.facts.outcome_facts import OutcomeFacts
 from actograph.recording.facts.scales import ScaleFacts
+from actograph.recording.facts.settings import SettingsFacts
 from actograph.recording.facts.skips import SkipFacts
 from actograph.recording.facts.standing import StandingFacts
 from actograph.recording.facts.targets import TargetFacts
+from actograph.recording.facts.updates import UpdateFacts
 from actograph.runlog.store import RunWriter
 
 
@@ -41,11 +43,14 @@ class FactRecorder:
         self._skips = SkipFacts(table)
         self._flow = FlowFacts(table)
         self._scales = ScaleFacts(table)
+        self._settings = SettingsFacts(table)
+        self._updates = UpdateFacts(writer.add_scalar)
 
     def add_model(self, model: nn.Module, prefix: str) -> None:
         """Take a model into account."""
         for part in (
             self._modes, self._holders, self._cuts, self._standing, self._inputs, self._flow, self._scales,
+            self._settings,
         ):  # fmt: skip
             part.add_model(model, prefix)
 
@@ -98,6 +103,28 @@ class FactRecorder:
         """Note what gradients there are before a backward."""
         self._leftovers.before_backward()
 
+    def add_optimizer(self, optimizer: torch.optim.Optimizer, suffix: str) -> None:
+        """Take an optimizer into account; ``suffix`` tells its scalars from those of others."""
+        self._updates.add_optimizer(optimizer, suffix)
+
+    def note_gradients(self) -> None:
+        """Note that the gradients are complete, unscaled and not clipped, in a recorded step."""
+        self._updates.measure_gradients()
+
+    def count_update(self, optimizer: torch.optim.Optimizer) -> None:
+        """Note that an update is made of which nothing is measured."""
+        self._updates.count_update(optimizer)
+
+    def note_clip(self, kind: str, limit: float, step: int) -> None:
+        """Note that gradients are clipped, by ``kind`` "norm" or "value", at a limit."""
+        self._settings.note_clip(kind, limit, step)
+
+    def begin_update(
+        self, optimizer: torch.optim.Optimizer, *, is_recorded: bool, has_gradients: bool
+    ) -> None:
+        """Note what an optimizer is about to change, in a recorded step and in the one ahead of it."""
+        self._updates.begin_update(optimizer, is_recorded=is_recorded, has_gradients=has_gradients)
+
     def after_update(
         self, optimizer: torch.optim.Optimizer, subject: str, step: int, *, is_recorded: bool
     ) -> None:
@@ -105,6 +132,8 @@ class FactRecorder:
         self._leftovers.after_update(optimizer, subject, step)
         self._scales.after_update(optimizer, step)
         if is_recorded:
+            self._updates.after_update(optimizer, step)
+            self._settings.after_update(optimizer, subject, step)
             self._holders.after_update(optimizer, step)
             missing = self._holders.missing[optimizer]
             if missing:
@@ -124,7 +153,7 @@ class FactRecorder:
         """Note what waited on a device."""
         parts = (
             self._leftovers, self._inputs, self._targets, self._standing, self._outcomes, self._evaluations,
-            self._scales,
+            self._scales, self._updates,
         )  # fmt: skip
         for part in parts:
             part.drain(waits=waits)
@@ -137,4 +166,5 @@ class FactRecorder:
         """Let go of optimizers and of hooks."""
         self._leftovers.forget()
         self._scales.forget()
+        self._updates.forget()
         self._cuts.forget()
