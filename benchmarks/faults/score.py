@@ -25,26 +25,13 @@ from actograph.testing.rules import shortened
 from faults.case import Case
 from faults.harm import Result, does_harm
 from faults.runner import Job
+from faults.said import Said
 
 ONSET_STEPS, ONSET_SHARE = 5, 0.02  # how far off an onset may be
 CONFIDENCE = 0.95
 TOP = 3
 EARLIER = (0.25, 0.5, 0.75)  # shares of a healthy run after which a guard might have looked
 SYMPTOMS = ("loss-diverging", "loss-not-decreasing")
-
-
-@dataclass(frozen=True)
-class Said:
-    """One thing that a diagnoser says: warnings and errors only."""
-
-    rule: str
-    layer: str | None = None
-    first_step: int | None = None
-    others: tuple[str, ...] = ()  # further layers it names
-    remedies: tuple[tuple[str, str, float | str | None], ...] = ()  # action, target, new value
-
-
-Diagnoser = Callable[[RunView], list[Said]]
 
 
 def ours(view: RunView) -> list[Said]:
@@ -78,7 +65,7 @@ class Judged:
         return bool(self.said)
 
     def names_cause(self, most: int) -> bool:
-        return any(one.rule in self.case.rules for one in self.said[:most])
+        return any(one.means_any(self.case.rules) for one in self.said[:most])
 
     def names_layer(self, most: int) -> bool:
         return any(one.layer in self.case.layers for one in self.said[:most])
@@ -86,7 +73,7 @@ class Judged:
     @property
     def onset_error(self) -> float | None:
         """How many steps the right cause's onset is off; None where no right cause is named, or it gives no step."""
-        steps = [one.first_step for one in self.said if one.rule in self.case.rules and one.first_step is not None]
+        steps = [one.first_step for one in self.said if one.means_any(self.case.rules) and one.first_step is not None]
         return None if not steps else abs(steps[0] - self.case.t0)
 
     @property
