@@ -1,7 +1,7 @@
 """Packages that watch a training themselves: `run_under` trains under one and keeps what it says, `said_by` reads that.
 
 No idea of cases. Each is an optional requirement of the benchmark; what is kept is what the package says in its own words,
-so that what it may mean (`CAUSES`) is decided when it is scored. Both get their quick start's calls and defaults.
+so that what it may mean (`rival_packages`) is decided when it is scored. Both get their quick start's calls and defaults.
 """
 
 from __future__ import annotations
@@ -18,55 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from faults.loop import Loop, NoWatcher, Outcome
+from faults.rival_packages import translated
 from faults.runner import Job, make_setting
-from faults.said import Said, earliest
+from faults.said import Said
 
-# What each finding may mean, by the package's own title or id; what is not here is no statement about a training
-CAUSES: dict[str, dict[str, tuple[str, ...]]] = {
-    "torchmortem": {
-        "Vanishing gradients detected": ("vanishing-gradients", "initialization-too-small", "detached-graph", "fp16-underflow"),
-        "Gradient stalling": ("vanishing-gradients", "dead-units", "detached-graph", "fp16-underflow"),
-        "Exploding gradients detected": (
-            "exploding-gradients", "learning-rate-too-high", "initialization-too-large", "missing-warmup", "summed-loss",
-            "missing-zero-grad", "targets-not-scaled", "inputs-not-normalized",
-        ),
-        "Dead units": ("dead-units",),
-        "Activation saturation": ("saturated-activations", "initialization-too-large", "inputs-not-normalized"),
-        "Rank collapse": ("constant-initialization", "over-regularized", "inputs-collapsed", "softmax-in-hidden-layer"),
-        "Update ratio too low": (
-            "learning-rate-too-low", "learning-rate-decayed-early", "vanishing-gradients", "clipping-too-tight", "optimizer-epsilon",
-        ),
-        "Update ratio too high": ("learning-rate-too-high", "missing-warmup", "momentum-too-high", "missing-zero-grad", "summed-loss"),
-        "Weight norm explosion": ("learning-rate-too-high", "exploding-gradients", "momentum-too-high", "loss-sign-flipped"),
-        "Stagnant weight norms": (
-            "parameters-not-in-optimizer", "stale-optimizer", "detached-graph", "learning-rate-too-low", "vanishing-gradients",
-        ),
-        "Inter-layer weight norm imbalance": ("initialization-too-large", "initialization-too-small", "head-initialization"),
-        "Training divergence detected": ("loss-diverging", "learning-rate-too-high", "non-finite-loss", "loss-sign-flipped"),
-        "Loss plateau detected": ("loss-not-decreasing", "learning-rate-too-low", "learning-rate-decayed-early"),
-        "High gradient noise (low SNR)": ("batch-too-small",),
-    },
-    # Not here: advice on a set-up that holds whatever the training does (TA2xx on speed; TA400 to TA404 on biases before
-    # norms, weight decay and kernel sizes), and crashes of its own checks (TA000)
-    "torch-audit": {
-        "TA100": ("non-finite-loss", "non-finite-input", "exploding-gradients", "fp16-overflow", "learning-rate-too-high"),
-        "TA102": ("exploding-gradients", "learning-rate-too-high", "missing-zero-grad", "summed-loss", "targets-not-scaled"),
-        "TA103": ("dead-units", "vanishing-gradients", "fp16-underflow"),
-        "TA104": ("detached-graph", "stale-optimizer"),
-        "TA105": ("dead-units",),
-        "TA300": (),
-        "TA301": ("inputs-not-normalized",),
-        "TA302": ("inputs-collapsed",),
-        "TA303": (),
-        "TA304": ("batchnorm-batch-too-small",),
-        "TA305": (),
-        "TA405": ("constant-initialization", "dead-units", "initialization-too-small"),
-        "TA500": (),
-        "TA501": (),
-    },
-}  # fmt: skip
-
-ALARMS = ("warning", "critical", "warn", "error", "fatal")  # not "info"
 KEPT = "said.json"
 
 
@@ -119,15 +74,20 @@ def _torchmortem(loop: Loop) -> Iterator[Session]:
 def _torch_audit(loop: Loop) -> Iterator[Session]:
     from torch_audit import autopatch
 
-    auditor = autopatch(loop.model, optimizer=loop.optimizer, every_n_steps=1)  # its default, 1,000, sees one step of most runs
+    # every step: its default, each 1,000th, sees one step of most of these runs
+    auditor = autopatch(loop.model, optimizer=loop.optimizer, every_n_steps=1)
     session = Session()
     try:
         yield session
     finally:
         auditor.unpatch()
-    session.heard = _merged(
-        Heard(one.rule_id, one.severity.value.lower(), (one.module_path,) if one.module_path else (), one.step, one.step, one.message)
-        for one in auditor.finish(report=False).findings
+    session.heard = _merged(_of_audit(one) for one in auditor.finish(report=False).findings)
+
+
+def _of_audit(finding: Any) -> Heard:
+    layers = (finding.module_path,) if finding.module_path else ()
+    return Heard(
+        finding.rule_id, finding.severity.value.lower(), layers, finding.step, finding.step, finding.message
     )
 
 
@@ -137,7 +97,9 @@ def _merged(found: Iterator[Heard]) -> list[Heard]:
     for one in found:
         key = one.name, one.severity, one.layers
         first = merged.setdefault(key, one)
-        merged[key] = Heard(first.name, first.severity, first.layers, first.first_step, one.last_step, first.message)
+        merged[key] = Heard(
+            first.name, first.severity, first.layers, first.first_step, one.last_step, first.message
+        )
     return list(merged.values())
 
 
@@ -189,26 +151,10 @@ def run_under(package: str, job: Job, out: Path) -> dict[str, Any]:
     return result
 
 
-def said_by(package: str, job: Job, out: Path) -> list[Said] | None:
-    """Return what a package said of a training, None where it was not trained under it."""
+def said_by(package: str, job: Job, out: Path) -> tuple[list[Said], list[Said], str] | None:
+    """Return what a package said of a training, nothing for on the way, and its version; None where it did not watch."""
     kept = kept_by(package, job, out)
     if not kept.exists():
         return None
-    return translated(package, json.loads(kept.read_text())["findings"])
-
-
-def translated(package: str, findings: list[dict[str, Any]]) -> list[Said]:
-    """Return findings as kept, most severe first as the package sorts them, each kind once with all its layers."""
-    causes = CAUSES[package]
-    said: list[Said] = []
-    for one in findings:
-        name = one["name"].split(" in ")[0]  # titles end with the layer: "Dead units in fc1"
-        if name in causes and one["severity"] in ALARMS:
-            layers = [layer for layer in one["layers"] if layer != "global"]
-            said += [Said(name, layer, one["first_step"], causes=causes[name]) for layer in layers or [None]]
-    if package == "torch-audit":
-        return earliest(said)  # in the order of steps anyway
-    by_name: dict[str, list[Said]] = {}
-    for one in said:
-        by_name.setdefault(one.rule, []).append(one)
-    return [joined for same in by_name.values() for joined in earliest(same)]
+    found = json.loads(kept.read_text())
+    return translated(package, found["findings"]), [], found["version"]

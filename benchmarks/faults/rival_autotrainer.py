@@ -1,7 +1,7 @@
-"""AutoTrainer's rules (Zhang et al., ICSE 2021, TDSC 2024) as plain functions of a recorded run, with the published defaults.
+"""AutoTrainer's rules (Zhang et al., ICSE 2021) as plain functions of a recorded run, with the published defaults.
 
-No idea of cases. Source: ``utils/monitor.py`` of its repository, in words, not in code. It looks at the end of each epoch and
-stops at the first problem; here each evaluation is the end of an epoch. It names no layer.
+No idea of cases. Source: ``utils/monitor.py`` of its repository, in words, not in code. It looks at the end of each epoch
+and stops at the first problem; here each evaluation is the end of an epoch. It names no layer.
 
 What differs: the accuracy of the training data is not recorded, so that of the evaluation stands for both; of a regression
 R^2 stands for the accuracy. Gradients are those of the last recorded step before an evaluation instead of the first batch.
@@ -38,7 +38,10 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "OL": ("learning-rate-too-high", "momentum-too-high", "batch-too-small"),
 }  # fmt: skip
 
-VANISHING_RATIO, VANISHING_NORM = 1e-3, 1e-4  # first kernel's gradient norm by the last one's, and by itself: beta_1, beta_2
+VANISHING_RATIO, VANISHING_NORM = (
+    1e-3,
+    1e-4,
+)  # first kernel's gradient norm by the last one's, and by itself: beta_1, beta_2
 EXPLODING_RATIO = 70.0  # beta_3
 ZERO_SHARE = 0.7  # of all gradient entries: gamma
 SWING, SWING_SHARE = 0.03, 0.2  # of the accuracy, and of the epochs: zeta, eta
@@ -47,7 +50,16 @@ GOOD_ACCURACY = 0.6  # Theta
 LARGE_LOSS = 1e3
 LARGE_OUTPUT = 10.0  # mean |output| of a layer that is not the last: omega_1
 JUDGED_FROM = 0.3  # of the epochs: accuracies are not looked at before
-NONLINEAR = ("relu", "softmax", "logsoftmax", "sigmoid", "tanh", "gelu", "elu", "silu")  # last layers that give no logits
+NONLINEAR = (
+    "relu",
+    "softmax",
+    "logsoftmax",
+    "sigmoid",
+    "tanh",
+    "gelu",
+    "elu",
+    "silu",
+)  # last layers that give no logits
 
 
 @dataclass(frozen=True)
@@ -62,7 +74,8 @@ class Epochs:
 
     def until(self, num: int) -> Epochs:
         """Return the first of them."""
-        return Epochs(self.steps[:num], self.train_losses[:num], self.valid_losses[:num], self.accuracies[:num], self.num_in_all)
+        series = (self.steps, self.train_losses, self.valid_losses, self.accuracies)
+        return Epochs(*(values[:num] for values in series), self.num_in_all)
 
     @property
     def is_judged(self) -> bool:
@@ -76,7 +89,9 @@ def autotrainer(view: RunView) -> list[Said]:
     for num in range(1, len(epochs.steps) + 1):
         found = list(dict.fromkeys(problems(view, epochs.until(num))))
         if found:
-            return [Said(problem, None, int(epochs.steps[num - 1]), causes=CAUSES[problem]) for problem in found]
+            return [
+                Said(problem, None, int(epochs.steps[num - 1]), causes=CAUSES[problem]) for problem in found
+            ]
     return []
 
 
@@ -113,7 +128,10 @@ def has_large_output(view: RunView, step: int) -> bool:
     if at < 0 or len(view.layers) < 2:
         return False
     rows = view.rows[at, :-1]
-    total = rows[:, Field.POS_COUNT] * rows[:, Field.POS_MEAN] - rows[:, Field.NEG_COUNT] * rows[:, Field.NEG_MEAN]
+    total = (
+        rows[:, Field.POS_COUNT] * rows[:, Field.POS_MEAN]
+        - rows[:, Field.NEG_COUNT] * rows[:, Field.NEG_MEAN]
+    )
     num = rows[:, [Field.POS_COUNT, Field.NEG_COUNT, Field.ZEROS]].sum(axis=1)
     return bool((total >= LARGE_OUTPUT * np.maximum(num, 1.0)).any())
 
@@ -165,12 +183,12 @@ def has_vanishing_gradients(view: RunView, step: int) -> bool:
 
 
 def is_slowly_convergent(epochs: Epochs) -> bool:
-    """SC: the largest gain of the accuracy from one epoch to the next is below 0.01; true of a single epoch, as in the tool."""
+    """SC: the accuracy never gains 0.01 from one epoch to the next; so of a single epoch, as in the tool."""
     return bool(np.diff(epochs.accuracies).max(initial=0.0) < SLOW_GAIN)
 
 
 def is_oscillating(epochs: Epochs) -> bool:
-    """OL: a fifth of the epochs or more are swings: a local maximum 0.03 or more above the local minimum of the same number."""
+    """OL: a fifth of the epochs are swings: the n-th local maximum is 0.03 or more above the n-th local minimum."""
     before, here, after = epochs.accuracies[:-2], epochs.accuracies[1:-1], epochs.accuracies[2:]
     maxima = here[(here >= before) & (here >= after)]
     minima = here[(here <= before) & (here <= after)]
@@ -189,7 +207,9 @@ def epochs_of(view: RunView) -> Epochs:
         means.append(float(chosen.mean()) if len(chosen) else math.nan)
         begin = step
     chosen_losses = losses.values[np.isin(losses.steps, steps)]
-    return Epochs(steps, np.array(means), chosen_losses, metrics.values[np.isin(metrics.steps, steps)], len(steps))
+    return Epochs(
+        steps, np.array(means), chosen_losses, metrics.values[np.isin(metrics.steps, steps)], len(steps)
+    )
 
 
 def _gradients(view: RunView, name: str, step: int, *, least_rank: int) -> tuple[Floats, Floats]:
@@ -200,5 +220,7 @@ def _gradients(view: RunView, name: str, step: int, *, least_rank: int) -> tuple
         return np.zeros(0), np.zeros(0)
     values = parameters.column(name)[at]
     sizes = np.array([math.prod(one.shape) for one in parameters.parameters], np.float64)
-    is_chosen = np.array([len(one.shape) >= least_rank for one in parameters.parameters], np.bool_) & np.isfinite(values)
+    is_chosen = np.array(
+        [len(one.shape) >= least_rank for one in parameters.parameters], np.bool_
+    ) & np.isfinite(values)
     return values[is_chosen], sizes[is_chosen]

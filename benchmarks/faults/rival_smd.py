@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actograph.layout import bins
-from actograph.layout.layer import Nonlinearity
+from actograph.layout.layer import LayerInfo, Nonlinearity
 from actograph.layout.parameter import ParameterField
 from actograph.layout.row import Floats
 from actograph.runlog.facts import FactKind
@@ -26,17 +26,23 @@ from faults.said import Said, earliest
 
 # What each rule may mean: the rule ids of all causes that its description names or its symptom usually has
 CAUSES: dict[str, tuple[str, ...]] = {
-    "ExplodingTensor": ("non-finite-input", "exploding-gradients", "fp16-overflow", "non-finite-loss", "learning-rate-too-high"),
+    "ExplodingTensor": (
+        "non-finite-input", "exploding-gradients", "fp16-overflow", "non-finite-loss", "learning-rate-too-high",
+    ),
     "DeadRelu": ("dead-units",),
     "SaturatedActivation": ("saturated-activations",),
     "PoorWeightInitialization": (
-        "constant-initialization", "initialization-too-large", "initialization-too-small", "head-initialization",
-        "missing-normalization",
+        "constant-initialization", "initialization-too-large", "initialization-too-small",
+        "head-initialization", "missing-normalization",
     ),
     "AllZero": ("dead-units", "constant-initialization", "inputs-collapsed", "detached-graph", "fp16-underflow"),
     "VanishingGradient": ("vanishing-gradients", "initialization-too-small", "fp16-underflow", "detached-graph"),
-    "UnchangedTensor": ("parameters-not-in-optimizer", "stale-optimizer", "detached-graph", "learning-rate-decayed-early"),
-    "WeightUpdateRatio (large)": ("learning-rate-too-high", "momentum-too-high", "exploding-gradients", "summed-loss"),
+    "UnchangedTensor": (
+        "parameters-not-in-optimizer", "stale-optimizer", "detached-graph", "learning-rate-decayed-early",
+    ),
+    "WeightUpdateRatio (large)": (
+        "learning-rate-too-high", "momentum-too-high", "exploding-gradients", "summed-loss",
+    ),
     "WeightUpdateRatio (small)": (
         "parameters-not-in-optimizer", "stale-optimizer", "detached-graph", "learning-rate-too-low",
         "learning-rate-decayed-early", "optimizer-epsilon", "clipping-too-tight",
@@ -45,7 +51,10 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "CheckInputImages": ("inputs-not-normalized",),
     "Overfit": ("overfitting",),
     "Overtraining": ("overfitting",),
-    "LossNotDecreasing": ("loss-not-decreasing", "loss-diverging", "learning-rate-too-low", "learning-rate-too-high", "loss-sign-flipped"),
+    "LossNotDecreasing": (
+        "loss-not-decreasing", "loss-diverging", "learning-rate-too-low", "learning-rate-too-high",
+        "loss-sign-flipped",
+    ),
 }  # fmt: skip
 
 INACTIVE_SHARE = 0.5  # threshold_layer of DeadRelu and SaturatedActivation: 50 %
@@ -59,7 +68,11 @@ LARGE_RATIO, SMALL_RATIO, RATIO_EPSILON = 10.0, 1e-8, 1e-9
 UNCHANGED_STEPS, RTOL, ATOL = 3, 1e-5, 1e-8
 IMBALANCE, LABELS_NEEDED = 10.0, 500
 IMAGE_MEAN, IMAGES_NEEDED = 0.2, 500
-LOSS_STEPS, LEAST_DECREASE, MOST_INCREASE = 10, 0.001, 0.05  # num_steps, diff_percent, increase_threshold_percent
+LOSS_STEPS, LEAST_DECREASE, MOST_INCREASE = (
+    10,
+    0.001,
+    0.05,
+)  # num_steps, diff_percent, increase_threshold_percent
 OVERFIT_RATIO = 0.1
 TRAIN_PATIENCE, VALID_PATIENCE, IMPROVEMENT = 5, 10, 0.01  # patience_train, patience_validation, delta
 
@@ -75,9 +88,16 @@ def smd(view: RunView) -> list[Said]:
     return earliest(one for rule in RULES for one in rule(view))
 
 
+def smd_tensors(view: RunView) -> list[Said]:
+    """Return what its rules on tensors say, without those on losses, which hold at some step of nearly every training."""
+    return earliest(one for rule in RULES if rule not in LOSS_RULES for one in rule(view))
+
+
 def exploding_tensor(view: RunView) -> Iterator[Said]:
     """A tensor has NaN or infinity: an output, the loss, a gradient or a weight."""
-    steps: list[tuple[str | None, int | None]] = [(info.name, view.first_non_finite(info.name)) for info in view.layers]
+    steps: list[tuple[str | None, int | None]] = [
+        (info.name, view.first_non_finite(info.name)) for info in view.layers
+    ]
     steps.append((None, view.scalar("loss").first_non_finite))
     for what in (ParameterField.FIRST_NON_FINITE, ParameterField.FIRST_BAD_WEIGHTS):
         steps += [(_layer(name), view.parameters.first_step(name, what)) for name in view.parameters.names]
@@ -92,7 +112,7 @@ def dead_relu(view: RunView) -> Iterator[Said]:
     Approximated: a unit (of a convolution: a channel) that fired nowhere in the batch; 1 % of a batch of 32 is less than one.
     """
     for index, info in enumerate(view.layers):
-        if info.flat is not None and info.flat.nonlinearity is Nonlinearity.RECTIFIER and info.num_units:
+        if _is_relu(info) and info.num_units:
             is_dead = view.was_called(index) & ((~view.fired(index)).mean(axis=1) > INACTIVE_SHARE)
             yield from _first("DeadRelu", [info.name], is_dead[:, None], view.first_steps)
 
@@ -106,14 +126,16 @@ def saturated_activation(view: RunView) -> Iterator[Said]:
     for index, info in enumerate(view.layers):
         limits = {"tanh": TANH_INPUTS, "sigmoid": SIGMOID_INPUTS}.get(info.kind.rpartition(" ")[2].lower())
         if limits is not None and index and view.layers[index - 1].shape == info.shape:
-            beyond = (bins.CENTERS < limits[0]) | (bins.CENTERS > limits[1])
+            beyond = (limits[0] > bins.CENTERS) | (limits[1] < bins.CENTERS)
             counts = view.histogram(index - 1).astype(np.float64)
             share = counts[:, beyond].sum(axis=1) / np.maximum(counts.sum(axis=1), 1.0)
-            yield from _first("SaturatedActivation", [info.name], (share > INACTIVE_SHARE)[:, None], view.first_steps)
+            yield from _first(
+                "SaturatedActivation", [info.name], (share > INACTIVE_SHARE)[:, None], view.first_steps
+            )
 
 
 def poor_weight_initialization(view: RunView) -> Iterator[Said]:
-    """In the first steps the inputs of ReLUs have very different variances, or gradients a narrow range, and the loss stalls.
+    """At first the inputs of ReLUs have very different variances, or gradients a narrow range, and the loss stalls.
 
     The guide can be read as any of the three being enough; a narrow range is then found in nearly every training, so the
     loss has to stall as well. Approximated: the range of a normal distribution with the gradient's norm.
@@ -122,11 +144,12 @@ def poor_weight_initialization(view: RunView) -> Iterator[Said]:
     is_initial = losses.steps < INITIAL_STEPS
     if not _stalls(losses.values[is_initial], INITIAL_PATIENCE, 0.0).any():
         return
-    before = [i - 1 for i, info in enumerate(view.layers) if i and info.flat and info.flat.nonlinearity is Nonlinearity.RECTIFIER]
+    before = [index - 1 for index, info in enumerate(view.layers) if index and _is_relu(info)]
     variances = view.column("std")[:, before] ** 2
     known = np.where(np.isfinite(variances), variances, 1.0)
     differ = known.max(axis=1, initial=0.0) > VARIANCE_RATIO * known.min(axis=1, initial=np.inf)
-    yield from _first("PoorWeightInitialization", [None], (differ & (view.first_steps < INITIAL_STEPS))[:, None], view.first_steps)
+    differ &= view.first_steps < INITIAL_STEPS
+    yield from _first("PoorWeightInitialization", [None], differ[:, None], view.first_steps)
     parameters = view.parameters
     widths = NORMAL_RANGE * parameters.column("grad_norm") / np.sqrt(_sizes(parameters))
     narrow = (widths < GRADIENT_RANGE).any(axis=1) & (parameters.first_steps < INITIAL_STEPS)
@@ -135,7 +158,9 @@ def poor_weight_initialization(view: RunView) -> Iterator[Said]:
 
 def all_zero(view: RunView) -> Iterator[Said]:
     """A layer's output, a gradient or a weight is zero throughout. Biases are left out: zero is where they begin."""
-    yield from _first("AllZero", [info.name for info in view.layers], view.column("zeros") >= 1.0, view.first_steps)
+    yield from _first(
+        "AllZero", [info.name for info in view.layers], view.column("zeros") >= 1.0, view.first_steps
+    )
     weights, names = _weights(view.parameters)
     is_zero = (view.parameters.column("grad_zeros") >= 1.0) | (view.parameters.column("weight_norm") == 0)
     yield from _first("AllZero", names, is_zero[:, weights], view.parameters.first_steps)
@@ -149,7 +174,8 @@ def vanishing_gradient(view: RunView) -> Iterator[Said]:
     parameters = view.parameters
     others = 1.0 - parameters.column("grad_zeros")
     mean = NORMAL_MEAN_ABS * np.sqrt(others / _sizes(parameters)) * parameters.column("grad_norm")
-    yield from _first("VanishingGradient", [_layer(name) for name in parameters.names], mean < VANISHING, parameters.first_steps)
+    names = [_layer(name) for name in parameters.names]
+    yield from _first("VanishingGradient", names, mean < VANISHING, parameters.first_steps)
 
 
 def weight_update_ratio(view: RunView) -> Iterator[Said]:
@@ -178,11 +204,13 @@ def unchanged_tensor(view: RunView) -> Iterator[Said]:
         yield _said("UnchangedTensor", layer, UNCHANGED_STEPS - 1)
     loss = view.scalar("loss")
     is_close = np.isclose(loss.values[1:], loss.values[:-1], RTOL, ATOL)
-    yield from _first("UnchangedTensor", [None], _lasting(is_close[:, None], UNCHANGED_STEPS - 1), loss.steps[1:])
+    yield from _first(
+        "UnchangedTensor", [None], _lasting(is_close[:, None], UNCHANGED_STEPS - 1), loss.steps[1:]
+    )
 
 
 def class_imbalance(view: RunView) -> Iterator[Said]:
-    """One class has more than ten times the labels of another, after 500 of them. Mispredictions by class are not recorded."""
+    """One class has more than ten times the labels of another, after 500. Mispredictions by class are not recorded."""
     batch = view.layers[0].shape[0] if view.layers and view.layers[0].shape else 0
     for fact in view.facts.of(FactKind.LABELS):
         found = fact.data.get("counts", [])
@@ -252,6 +280,8 @@ RULES = (
     unchanged_tensor, weight_update_ratio, class_imbalance, check_input_images, overfit, overtraining, loss_not_decreasing,
 )  # fmt: skip
 
+LOSS_RULES = (overfit, overtraining, loss_not_decreasing)
+
 
 def _said(rule: str, layer: str | None, step: int) -> Said:
     return Said(rule, layer, step, causes=CAUSES[rule])
@@ -294,6 +324,10 @@ def _sizes(parameters: ParameterView) -> Floats:
 
 def _layer(parameter: str) -> str:
     return parameter.rpartition(".")[0] or parameter
+
+
+def _is_relu(info: LayerInfo) -> bool:
+    return info.flat is not None and info.flat.nonlinearity is Nonlinearity.RECTIFIER
 
 
 def _unheld_layers(view: RunView) -> list[str]:
