@@ -78,7 +78,10 @@ ALARMS = ("warning", "critical", "warn", "error", "fatal")  # not "info"
 
 
 def translated(package: str, findings: list[dict[str, Any]]) -> list[Said]:
-    """Return findings as kept, most severe first as the package sorts them, each kind once with all its layers."""
+    """Return findings as kept, each kind once with all its layers.
+
+    Those of torchmortem stay as it sorts them, most severe first; torch-audit does not rank, so the earliest comes first.
+    """
     causes = CAUSES[package]
     said: list[Said] = []
     for one in findings:
@@ -87,7 +90,7 @@ def translated(package: str, findings: list[dict[str, Any]]) -> list[Said]:
             layers = [layer for layer in one["layers"] if layer != "global"]
             said += [Said(name, layer, one["first_step"], causes=causes[name]) for layer in layers or [None]]
     if package == "torch-audit":
-        return earliest(said)  # in the order of steps anyway
+        return earliest(said)
     by_name: dict[str, list[Said]] = {}
     for one in said:
         by_name.setdefault(one.rule, []).append(one)

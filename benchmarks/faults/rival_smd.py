@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from actograph.layout import bins
 from actograph.layout.layer import LayerInfo, Nonlinearity
@@ -22,40 +21,15 @@ from actograph.layout.row import Floats
 from actograph.runlog.facts import FactKind
 from actograph.runlog.parameters import ParameterView
 from actograph.runlog.view import RunView
+from faults.rival_smd_losses import (
+    check_input_images,
+    class_imbalance,
+    loss_not_decreasing,
+    overfit,
+    overtraining,
+)
+from faults.rival_smd_said import first, lasting, said, stalls
 from faults.said import Said, earliest
-
-# What each rule may mean: the rule ids of all causes that its description names or its symptom usually has
-CAUSES: dict[str, tuple[str, ...]] = {
-    "ExplodingTensor": (
-        "non-finite-input", "exploding-gradients", "fp16-overflow", "non-finite-loss", "learning-rate-too-high",
-    ),
-    "DeadRelu": ("dead-units",),
-    "SaturatedActivation": ("saturated-activations",),
-    "PoorWeightInitialization": (
-        "constant-initialization", "initialization-too-large", "initialization-too-small",
-        "head-initialization", "missing-normalization",
-    ),
-    "AllZero": ("dead-units", "constant-initialization", "inputs-collapsed", "detached-graph", "fp16-underflow"),
-    "VanishingGradient": ("vanishing-gradients", "initialization-too-small", "fp16-underflow", "detached-graph"),
-    "UnchangedTensor": (
-        "parameters-not-in-optimizer", "stale-optimizer", "detached-graph", "learning-rate-decayed-early",
-    ),
-    "WeightUpdateRatio (large)": (
-        "learning-rate-too-high", "momentum-too-high", "exploding-gradients", "summed-loss",
-    ),
-    "WeightUpdateRatio (small)": (
-        "parameters-not-in-optimizer", "stale-optimizer", "detached-graph", "learning-rate-too-low",
-        "learning-rate-decayed-early", "optimizer-epsilon", "clipping-too-tight",
-    ),
-    "ClassImbalance": ("class-collapse", "label-never-seen"),
-    "CheckInputImages": ("inputs-not-normalized",),
-    "Overfit": ("overfitting",),
-    "Overtraining": ("overfitting",),
-    "LossNotDecreasing": (
-        "loss-not-decreasing", "loss-diverging", "learning-rate-too-low", "learning-rate-too-high",
-        "loss-sign-flipped",
-    ),
-}  # fmt: skip
 
 INACTIVE_SHARE = 0.5  # threshold_layer of DeadRelu and SaturatedActivation: 50 %
 TANH_INPUTS = (-9.4999, 9.4999)  # threshold_tanh_min, _max
@@ -66,21 +40,9 @@ INITIAL_STEPS, INITIAL_PATIENCE = 10, 5  # steps, patience
 VANISHING = 1e-7  # mean absolute gradient
 LARGE_RATIO, SMALL_RATIO, RATIO_EPSILON = 10.0, 1e-8, 1e-9
 UNCHANGED_STEPS, RTOL, ATOL = 3, 1e-5, 1e-8
-IMBALANCE, LABELS_NEEDED = 10.0, 500
-IMAGE_MEAN, IMAGES_NEEDED = 0.2, 500
-LOSS_STEPS, LEAST_DECREASE, MOST_INCREASE = (
-    10,
-    0.001,
-    0.05,
-)  # num_steps, diff_percent, increase_threshold_percent
-OVERFIT_RATIO = 0.1
-TRAIN_PATIENCE, VALID_PATIENCE, IMPROVEMENT = 5, 10, 0.01  # patience_train, patience_validation, delta
 
 NORMAL_RANGE = 3.29  # from the 5th to the 95th percentile of a normal distribution, in standard deviations
 NORMAL_MEAN_ABS = math.sqrt(2 / math.pi)  # mean |x| of a normal distribution, in standard deviations
-SAME_LABELS = 1.5  # labels a sample: with more the task is one of sequences, which the rule is not meant for
-
-Flags = NDArray[np.bool_]
 
 
 def smd(view: RunView) -> list[Said]:
@@ -103,18 +65,18 @@ def exploding_tensor(view: RunView) -> Iterator[Said]:
         steps += [(_layer(name), view.parameters.first_step(name, what)) for name in view.parameters.names]
     for layer, step in steps:
         if step is not None:
-            yield _said("ExplodingTensor", layer, step)
+            yield said("ExplodingTensor", layer, step)
 
 
 def dead_relu(view: RunView) -> Iterator[Said]:
     """More than half of a layer's ReLUs are active in less than 1 % of the values of a step.
 
-    Approximated: a unit (of a convolution: a channel) that fired nowhere in the batch; 1 % of a batch of 32 is less than one.
+    Approximated: a unit (of a convolution: a channel) that fired nowhere in the batch; 1 % of a batch of 32 is less than 1.
     """
     for index, info in enumerate(view.layers):
         if _is_relu(info) and info.num_units:
             is_dead = view.was_called(index) & ((~view.fired(index)).mean(axis=1) > INACTIVE_SHARE)
-            yield from _first("DeadRelu", [info.name], is_dead[:, None], view.first_steps)
+            yield from first("DeadRelu", [info.name], is_dead[:, None], view.first_steps)
 
 
 def saturated_activation(view: RunView) -> Iterator[Said]:
@@ -129,7 +91,7 @@ def saturated_activation(view: RunView) -> Iterator[Said]:
             beyond = (limits[0] > bins.CENTERS) | (limits[1] < bins.CENTERS)
             counts = view.histogram(index - 1).astype(np.float64)
             share = counts[:, beyond].sum(axis=1) / np.maximum(counts.sum(axis=1), 1.0)
-            yield from _first(
+            yield from first(
                 "SaturatedActivation", [info.name], (share > INACTIVE_SHARE)[:, None], view.first_steps
             )
 
@@ -142,28 +104,28 @@ def poor_weight_initialization(view: RunView) -> Iterator[Said]:
     """
     losses = view.scalar("loss")
     is_initial = losses.steps < INITIAL_STEPS
-    if not _stalls(losses.values[is_initial], INITIAL_PATIENCE, 0.0).any():
+    if not stalls(losses.values[is_initial], INITIAL_PATIENCE, 0.0).any():
         return
     before = [index - 1 for index, info in enumerate(view.layers) if index and _is_relu(info)]
     variances = view.column("std")[:, before] ** 2
     known = np.where(np.isfinite(variances), variances, 1.0)
     differ = known.max(axis=1, initial=0.0) > VARIANCE_RATIO * known.min(axis=1, initial=np.inf)
     differ &= view.first_steps < INITIAL_STEPS
-    yield from _first("PoorWeightInitialization", [None], differ[:, None], view.first_steps)
+    yield from first("PoorWeightInitialization", [None], differ[:, None], view.first_steps)
     parameters = view.parameters
     widths = NORMAL_RANGE * parameters.column("grad_norm") / np.sqrt(_sizes(parameters))
     narrow = (widths < GRADIENT_RANGE).any(axis=1) & (parameters.first_steps < INITIAL_STEPS)
-    yield from _first("PoorWeightInitialization", [None], narrow[:, None], parameters.first_steps)
+    yield from first("PoorWeightInitialization", [None], narrow[:, None], parameters.first_steps)
 
 
 def all_zero(view: RunView) -> Iterator[Said]:
     """A layer's output, a gradient or a weight is zero throughout. Biases are left out: zero is where they begin."""
-    yield from _first(
+    yield from first(
         "AllZero", [info.name for info in view.layers], view.column("zeros") >= 1.0, view.first_steps
     )
     weights, names = _weights(view.parameters)
     is_zero = (view.parameters.column("grad_zeros") >= 1.0) | (view.parameters.column("weight_norm") == 0)
-    yield from _first("AllZero", names, is_zero[:, weights], view.parameters.first_steps)
+    yield from first("AllZero", names, is_zero[:, weights], view.parameters.first_steps)
 
 
 def vanishing_gradient(view: RunView) -> Iterator[Said]:
@@ -175,7 +137,7 @@ def vanishing_gradient(view: RunView) -> Iterator[Said]:
     others = 1.0 - parameters.column("grad_zeros")
     mean = NORMAL_MEAN_ABS * np.sqrt(others / _sizes(parameters)) * parameters.column("grad_norm")
     names = [_layer(name) for name in parameters.names]
-    yield from _first("VanishingGradient", names, mean < VANISHING, parameters.first_steps)
+    yield from first("VanishingGradient", names, mean < VANISHING, parameters.first_steps)
 
 
 def weight_update_ratio(view: RunView) -> Iterator[Said]:
@@ -184,10 +146,10 @@ def weight_update_ratio(view: RunView) -> Iterator[Said]:
     weights, names = _weights(parameters)
     sizes = parameters.column("weight_norm") + RATIO_EPSILON * np.sqrt(_sizes(parameters))
     ratios = (parameters.column("update_norm") / sizes)[:, weights]
-    yield from _first("WeightUpdateRatio (large)", names, ratios > LARGE_RATIO, parameters.first_steps)
-    yield from _first("WeightUpdateRatio (small)", names, ratios < SMALL_RATIO, parameters.first_steps)
+    yield from first("WeightUpdateRatio (large)", names, ratios > LARGE_RATIO, parameters.first_steps)
+    yield from first("WeightUpdateRatio (small)", names, ratios < SMALL_RATIO, parameters.first_steps)
     for layer in _unheld_layers(view):
-        yield _said("WeightUpdateRatio (small)", layer, 1)  # weights of two steps are needed
+        yield said("WeightUpdateRatio (small)", layer, 1)  # weights of two steps are needed
 
 
 def unchanged_tensor(view: RunView) -> Iterator[Said]:
@@ -199,79 +161,14 @@ def unchanged_tensor(view: RunView) -> Iterator[Said]:
     parameters = view.parameters
     weights, names = _weights(parameters)
     stands = (parameters.column("update_norm") <= ATOL * np.sqrt(_sizes(parameters)))[:, weights]
-    yield from _first("UnchangedTensor", names, _lasting(stands, UNCHANGED_STEPS - 1), parameters.first_steps)
+    yield from first("UnchangedTensor", names, lasting(stands, UNCHANGED_STEPS - 1), parameters.first_steps)
     for layer in _unheld_layers(view):
-        yield _said("UnchangedTensor", layer, UNCHANGED_STEPS - 1)
+        yield said("UnchangedTensor", layer, UNCHANGED_STEPS - 1)
     loss = view.scalar("loss")
     is_close = np.isclose(loss.values[1:], loss.values[:-1], RTOL, ATOL)
-    yield from _first(
-        "UnchangedTensor", [None], _lasting(is_close[:, None], UNCHANGED_STEPS - 1), loss.steps[1:]
+    yield from first(
+        "UnchangedTensor", [None], lasting(is_close[:, None], UNCHANGED_STEPS - 1), loss.steps[1:]
     )
-
-
-def class_imbalance(view: RunView) -> Iterator[Said]:
-    """One class has more than ten times the labels of another, after 500. Mispredictions by class are not recorded."""
-    batch = view.layers[0].shape[0] if view.layers and view.layers[0].shape else 0
-    for fact in view.facts.of(FactKind.LABELS):
-        found = fact.data.get("counts", [])
-        counts = np.array(found if isinstance(found, list) else [], np.float64)
-        is_of_sequences = counts.sum() > SAME_LABELS * batch * fact.number("batches")
-        if counts.sum() >= LABELS_NEEDED and not is_of_sequences and counts.max() > IMBALANCE * counts.min():
-            # counted evenly over the run
-            yield _said("ClassImbalance", None, int(fact.last_step * LABELS_NEEDED / counts.sum()))
-
-
-def check_input_images(view: RunView) -> Iterator[Said]:
-    """The mean of the images is further than 0.2 from zero, after 500 of them. Images are what goes into a convolution."""
-    kinds = [info.kind for info in view.layers if info.num_parameters]
-    means, sizes = view.scalar("mean", "input"), view.scalar("batch_size", "input")
-    if kinds[:1] != ["Conv2d"] or len(means) != len(sizes):
-        return
-    num = np.cumsum(sizes.values)
-    mean = np.cumsum(sizes.values * means.values) / np.maximum(num, 1.0)
-    is_off = (num >= IMAGES_NEEDED) & (np.abs(mean) > IMAGE_MEAN)
-    yield from _first("CheckInputImages", [None], is_off[:, None], means.steps)
-
-
-def overfit(view: RunView) -> Iterator[Said]:
-    """The validation loss is more than 10 % above the mean training loss since the last evaluation (patience: one step)."""
-    train, valid = view.scalar("loss"), view.scalar("loss", "valid")
-    begin = -math.inf
-    for step, value in zip(valid.steps, valid.values, strict=True):
-        chosen = train.values[(train.steps > begin) & (train.steps <= step)]
-        mean = float(chosen.mean()) if len(chosen) else math.nan
-        if mean > 0 and (value - mean) / mean > OVERFIT_RATIO:
-            yield _said("Overfit", None, int(step))
-            return
-        begin = step
-
-
-def overtraining(view: RunView) -> Iterator[Said]:
-    """Neither loss improves by 0.01: the training loss for 5 steps, the validation loss for 10 evaluations."""
-    train, valid = view.scalar("loss"), view.scalar("loss", "valid")
-    train_stalls = train.steps[_stalls(train.values, TRAIN_PATIENCE, IMPROVEMENT)]
-    for step in valid.steps[_stalls(valid.values, VALID_PATIENCE, IMPROVEMENT)]:
-        if (train_stalls <= step).any():
-            yield _said("Overtraining", None, int(step))
-            return
-
-
-def loss_not_decreasing(view: RunView) -> Iterator[Said]:
-    """The loss rises by more than 5 %, or falls by less than 0.1 %, in ten steps or the next that is there.
-
-    Validation losses are taken where there are any, as the rule does by default: training losses are noisier.
-    """
-    valid = view.scalar("loss", "valid")
-    series = valid if len(valid) > 1 else view.scalar("loss")
-    last = 0
-    for now in range(1, len(series)):
-        if series.steps[now] - series.steps[last] < LOSS_STEPS:
-            continue
-        change = (series.values[now] - series.values[last]) / max(abs(series.values[last]), 1e-30)
-        if change > MOST_INCREASE or -LEAST_DECREASE < change <= 0:
-            yield _said("LossNotDecreasing", None, int(series.steps[now]))
-            return
-        last = now
 
 
 # Of rules that begin at the same step the more specific one first
@@ -281,35 +178,6 @@ RULES = (
 )  # fmt: skip
 
 LOSS_RULES = (overfit, overtraining, loss_not_decreasing)
-
-
-def _said(rule: str, layer: str | None, step: int) -> Said:
-    return Said(rule, layer, step, causes=CAUSES[rule])
-
-
-def _first(rule: str, names: Sequence[str | None], is_so: Flags, steps: NDArray[np.number]) -> Iterator[Said]:
-    """Say a rule of each column of ``is_so`` (T, names) that is ever so, with the first step at which it is."""
-    for position in np.flatnonzero(is_so.any(axis=0)):
-        yield _said(rule, names[position], int(steps[np.argmax(is_so[:, position])]))
-
-
-def _lasting(is_so: Flags, num: int) -> Flags:
-    """Tell where ``is_so`` (T, N) has been so for ``num`` times."""
-    lasts = is_so.copy()
-    for back in range(1, num):
-        lasts[back:] &= is_so[:-back]
-        lasts[:back] = False
-    return lasts
-
-
-def _stalls(values: Floats, patience: int, delta: float) -> Flags:
-    """Tell where the lowest value is ``patience`` or more values old; one that is not lower by ``delta`` does not count."""
-    stalls, best, since = np.zeros(len(values), np.bool_), math.inf, 0
-    for position, value in enumerate(values):
-        if value < best - delta:
-            best, since = value, position
-        stalls[position] = position - since >= patience
-    return stalls
 
 
 def _weights(parameters: ParameterView) -> tuple[list[int], list[str | None]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faults import rival_autotrainer, rival_packages, rival_smd
+from faults import rival_autotrainer, rival_packages, rival_smd, rival_smd_said
 from faults.said import Said, earliest
 from numpy.typing import NDArray
 
@@ -515,6 +515,6 @@ def test_an_answer_is_right_where_any_cause_that_may_be_meant_is_accepted() -> N
 
 
 def test_causes_that_may_be_meant_are_ids_that_diagnosis_is_to_have() -> None:
-    tables = [rival_smd.CAUSES, rival_autotrainer.CAUSES, *rival_packages.CAUSES.values()]
+    tables = [rival_smd_said.CAUSES, rival_autotrainer.CAUSES, *rival_packages.CAUSES.values()]
     named_causes = {cause for table in tables for causes in table.values() for cause in causes}
     assert named_causes <= set(CAUSES.split())
