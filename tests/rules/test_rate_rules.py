@@ -1,4 +1,4 @@
-"""Rules on rates and what goes with them: sick trainings are caught with step and remedy, healthy and alike ones left alone."""
+"""Rules on rates and what goes with them: sick trainings are told with step and remedy, healthy and alike ones left be."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class UpdateFacts:
             return
         products, moment = one.sample.end()
         norms = [one.used, one.used if one.norm is None else one.norm]
-        numbers = torch.cat([*products, *[norm.view(1) for norm in norms]])
+        numbers = torch.cat([*products, *[norm.to(products[0].device).view(1) for norm in norms]])
         self._waiting.add(_Note(one.suffix, step, moment, one.norm is not None), numbers)
         one.end()
 
