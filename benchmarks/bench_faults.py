@@ -2,7 +2,9 @@
 
     python benchmarks/bench_faults.py run --half tuning --seeds 3       # goes on where it was stopped
     python benchmarks/bench_faults.py run --shard 1/4                   # the first of four machines
+    python benchmarks/bench_faults.py run --diagnoser torchmortem       # the same under a package that watches them
     python benchmarks/bench_faults.py score --half tuning
+    python benchmarks/bench_faults.py score --diagnosers ours,smd,autotrainer,torchmortem,torch-audit
     python benchmarks/bench_faults.py repair --half tuning --seeds 3    # apply the first remedies and train again
     python benchmarks/bench_faults.py show F01-mlp --seeds 1            # one training and its diagnosis
 
@@ -21,8 +23,10 @@ import torch
 from actograph.runlog.reader import read_run
 from faults.cases import CASES
 from faults.controls import CONTROLS
+from faults.packages import PACKAGES, kept_by, run_under, version_of
 from faults.programs import PROGRAMS
 from faults.repair import Repaired, repaired
+from faults.rivals import DIAGNOSERS
 from faults.runner import RECORDINGS, Job, run_job
 from faults.score import ours, report
 
@@ -50,25 +54,41 @@ def jobs(arguments: argparse.Namespace) -> list[Job]:
     return sorted(found)[number - 1 :: total]
 
 
-def _work(job: tuple[Job, Path]) -> str:
+def _work(work: tuple[Job, Path, str]) -> str:
     torch.set_num_threads(1)
-    result = run_job(*job)
-    return f"{job[0].id} {job[0].seed}: metric {result['metric']:.3f}, {result['seconds']:.1f} s"
+    job, out, diagnoser = work
+    result = run_job(job, out) if diagnoser == "ours" else run_under(diagnoser, job, out)
+    return f"{job.id} {job.seed}: metric {result['metric']:.3f}, {result['seconds']:.1f} s"
+
+
+def _kept(job: Job, out: Path, diagnoser: str) -> Path:
+    return job.folder(out) / "result.json" if diagnoser == "ours" else kept_by(diagnoser, job, out)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Do what is not done yet."""
-    waiting = [job for job in jobs(arguments) if not (job.folder(arguments.out) / "result.json").exists()]
+    name = arguments.diagnoser
+    if name in PACKAGES and version_of(name) is None:
+        sys.exit(f"{name} is not installed: pip install --no-deps {name}")
+    waiting = [(job, arguments.out, name) for job in jobs(arguments) if not _kept(job, arguments.out, name).exists()]
     print(f"{len(waiting)} trainings to do", file=sys.stderr)
     context = multiprocessing.get_context("spawn")
     with context.Pool(arguments.workers) as pool:
-        for number, line in enumerate(pool.imap_unordered(_work, [(job, arguments.out) for job in waiting]), 1):
+        for number, line in enumerate(pool.imap_unordered(_work, waiting), 1):
             print(f"{number}/{len(waiting)} {line}", file=sys.stderr)
 
 
 def score(arguments: argparse.Namespace) -> None:
     """Print the tables."""
-    print(report(jobs(arguments), arguments.out, workers=arguments.workers))
+    print(report(jobs(arguments), arguments.out, workers=arguments.workers, diagnosers=arguments.diagnosers))
+
+
+def _diagnosers(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in (*DIAGNOSERS, *PACKAGES)]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no diagnoser {unknown[0]!r}: choose from {', '.join((*DIAGNOSERS, *PACKAGES))}")
+    return names
 
 
 def _repair(work: tuple[Job, Path, list[float]]) -> Repaired | None:
@@ -125,6 +145,10 @@ def main() -> None:
         if name == "show":
             command.add_argument("id")
             continue
+        if name == "run":
+            command.add_argument("--diagnoser", choices=("ours", *PACKAGES), default="ours", help="what watches")
+        if name == "score":
+            command.add_argument("--diagnosers", type=_diagnosers, default=["ours"], help="names, with commas")
         command.add_argument("--healthy-seeds", type=int, default=20, help="of each control")
         command.add_argument("--half", choices=("tuning", "test", "all"), default="all")
         command.add_argument("--only", default="", help="beginnings of ids, with commas")

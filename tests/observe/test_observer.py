@@ -112,6 +112,7 @@ def places() -> list[object]:
         clip_grad.clip_grad_norm_,
         clip_grad.clip_grad_value_,
         torch.amp.GradScaler.scale,
+        torch.amp.GradScaler.step,
         torch.jit._recursive.create_script_module,
     ]
 

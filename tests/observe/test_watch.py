@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from actograph.observe.watch import watch
 from actograph.recording.recording import Recording
 from actograph.rules.diagnose import diagnose
 from actograph.rules.rule import Severity
+from actograph.runlog.facts import FactKind
 from actograph.runlog.reader import read_run
 
 PLACES = [
@@ -22,6 +24,7 @@ PLACES = [
     (clip_grad, "clip_grad_norm_"),
     (functional, "cross_entropy"),
     (torch.amp.grad_scaler.GradScaler, "scale"),
+    (torch.amp.grad_scaler.GradScaler, "step"),
 ]
 
 
@@ -52,6 +55,36 @@ def test_losses_and_clipping_are_seen_where_nobody_says_them() -> None:
     np.testing.assert_array_equal(view.scalar("loss").values, losses)
     norms, ratios = view.scalar("grad_norm").values, view.scalar("clip_ratio").values
     np.testing.assert_allclose(norms * ratios, 1e-3, rtol=1e-2)
+
+
+def scaled_losses(factors: list[float]) -> Recording:
+    """Train under a scaler with losses times these factors: an infinite one makes it leave out the update."""
+    model, optimizer = toy()
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+    with watch(model, optimizer, ":memory:", budget=None) as recording:
+        for factor in factors:
+            loss = model(torch.randn(16, 4)).square().mean() * factor
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+    return recording
+
+
+def test_updates_that_a_scaler_leaves_out_are_facts_and_no_alarm_once_training_goes_on() -> None:
+    view = scaled_losses([1.0, 1.0, math.inf, math.inf, 1.0, math.inf, 1.0]).view()
+    (fact,) = view.facts.of(FactKind.SKIPPED_UPDATE)
+    assert fact.data == {"skipped": 3.0, "in_a_row": 0.0, "longest": 2.0, "scale": 16.0, "steps": [2.0, 3.0]}
+    assert np.isfinite(view.scalar("loss").values).all()
+    assert len(view.scalar("loss")) == 4
+    assert not [one for one in diagnose(view).findings if one.severity > Severity.NOTE]
+
+
+def test_a_training_whose_updates_a_scaler_leaves_out_for_good_shows_its_last_loss() -> None:
+    view = scaled_losses([1.0, *[math.inf] * 3]).view()
+    assert np.isinf(view.scalar("loss").values[-1])
+    assert [one.rule for one in diagnose(view).at_least(Severity.ERROR)] == ["non-finite-loss"]
+    assert view.facts.of(FactKind.SKIPPED_UPDATE)[0].number("longest") == 3.0
 
 
 def test_losses_under_a_scaler_are_seen_unscaled_and_let_go() -> None:

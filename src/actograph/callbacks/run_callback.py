@@ -22,6 +22,8 @@ from actograph.train.events import Callback, Stage
 from actograph.train.loop import Loop
 from actograph.train.state import Phase
 from actograph.train.step import Supervised
+from actograph.train.step_clip import Clip
+from actograph.train.step_precision import MixedPrecision
 from actograph.train.step_wrapper import find_step
 
 
@@ -49,6 +51,7 @@ class RunCallback(Callback):
         self._leader: RunCallback = self
         self._recording: Recording | None = None
         self._num_fits = 0
+        self._num_skipped = 0  # steps that were left out, up to the last batch
         self._saved: dict[str, Any] | None = None  # a recording to go on with, from the next fit on
         self._is_fitting = False  # and leads
 
@@ -100,6 +103,30 @@ class RunCallback(Callback):
             self.recording.loss(loop.batch.loss)
             self.recording.before_backward()
         self._note_targets(loop)
+
+    def before_batch(self, loop: Loop) -> None:
+        """Count the steps that were left out so far."""
+        self._num_skipped = loop.progress.num_skipped_steps
+
+    def after_batch(self, loop: Loop) -> None:
+        """Note whether mixed precision has left out an update."""
+        precision = find_step(loop.step, MixedPrecision) if self._is_fitting else None
+        if precision is not None and precision.scaler.is_enabled():
+            is_skipped = loop.progress.num_skipped_steps > self._num_skipped
+            scale = (
+                precision.scale if is_skipped else 0.0
+            )  # sync: the scaler has waited for the device already
+            self.recording.scaled_step(loop.optimizer, scale, has_moved=not is_skipped)
+
+    def before_step(self, loop: Loop) -> None:
+        """Note at what the gradients are going to be clipped, and measure them before."""
+        clip = find_step(loop.step, Clip) if self._is_fitting else None
+        if clip is not None:
+            if clip.norm is not None:
+                self.recording.clips("norm", clip.norm)
+            elif clip.value is not None:
+                self.recording.clips("value", clip.value)
+            self.recording.gradients()
 
     def after_phase(self, loop: Loop) -> None:
         """Note what the epoch was worth."""

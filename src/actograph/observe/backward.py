@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from weakref import ref
 
+import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
@@ -22,6 +23,7 @@ class BackwardListener:
 
     def __init__(self, recording: Recording, guarded: Callable[..., None], *, gradients: bool) -> None:
         self.is_clipped = False  # since the last backward
+        self._has_moved = False  # an optimizer, since a scaler began its step
         self._recording = recording
         self._guarded = guarded
         self._gradients = gradients
@@ -31,14 +33,17 @@ class BackwardListener:
     def forget(self) -> None:
         """Let go of losses that were scaled: an optimizer has stepped."""
         self._scaled.clear()
+        self._has_moved = True
 
     def before_backward(self, tensors: object) -> None:
         """Note the loss, if it is one number and no backward is running."""
         if not is_in_backward():
             self._guarded(self._note_loss, tensors)
 
-    def before_clip(self) -> None:
+    def before_clip(self, kind: str, limit: object) -> None:
         """Measure the gradients, once after a backward: a second clip finds them clipped."""
+        if isinstance(limit, (int, float)):
+            self._guarded(self._recording.clips, kind, float(limit))
         if not self.is_clipped:
             self.is_clipped = True
             self._guarded(self._recording.gradients)
@@ -51,6 +56,19 @@ class BackwardListener:
         """Note what a loss was computed of."""
         self._guarded(self._recording.loss_call, call)
 
+    def before_scaled_step(self) -> None:
+        """Watch whether an optimizer is going to move."""
+        self._has_moved = False
+
+    def after_scaled_step(self, scaler: GradScaler, optimizer: object) -> None:
+        """Note an update that the scaler has left out."""
+        if not scaler.is_enabled() or not isinstance(optimizer, torch.optim.Optimizer):
+            return
+        has_moved = self._has_moved
+        if not has_moved:
+            self.forget()  # of losses whose update was left out
+        self._guarded(self._note_scaled_step, scaler, optimizer, has_moved)
+
     def _note_loss(self, tensors: object) -> None:
         self.is_clipped = False
         self._recording.before_backward()
@@ -62,6 +80,13 @@ class BackwardListener:
         self._recording.see_scale(scale)
         if known or not self._scaled:  # else it was made from a scaled one
             self._recording.see_loss(value, divided_by=divisor)
+
+    def _note_scaled_step(
+        self, scaler: GradScaler, optimizer: torch.optim.Optimizer, has_moved: object
+    ) -> None:
+        # sync: of a step left out only, for which the scaler has waited for the device already
+        scale = 0.0 if has_moved else scaler.get_scale()
+        self._recording.scaled_step(optimizer, scale, has_moved=bool(has_moved))
 
     def _note_scale(self, scaler: GradScaler, outputs: object, scaled: object) -> None:
         if isinstance(outputs, Tensor) and isinstance(scaled, Tensor) and scaler.is_enabled():

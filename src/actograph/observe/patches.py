@@ -30,14 +30,20 @@ class Listener(Protocol):
     def before_backward(self, tensors: object) -> None:
         """Note that ``torch.autograd.backward`` is about to run on these."""
 
-    def before_clip(self) -> None:
-        """Note that gradients are about to be clipped."""
+    def before_clip(self, kind: str, limit: object) -> None:
+        """Note that gradients are about to be clipped, by "norm" or by "value", at a limit."""
 
     def after_loss(self, call: LossCall) -> None:
         """Note what a loss was computed of."""
 
     def after_scale(self, scaler: GradScaler, outputs: object, scaled: object) -> None:
         """Note what a scaler has multiplied with its scale."""
+
+    def before_scaled_step(self) -> None:
+        """Note that a scaler is about to let an optimizer move, or not."""
+
+    def after_scaled_step(self, scaler: GradScaler, optimizer: object) -> None:
+        """Note that it has done so."""
 
 
 @contextlib.contextmanager
@@ -78,6 +84,7 @@ class _Hub:
             *[
                 (functional, name, _loss) for name in PLACES
             ],  # torch.nn.CrossEntropyLoss and its like call them
+            (GradScaler, "step", _scaled_step),
             (
                 torch.jit._recursive,
                 "create_script_module",
@@ -102,9 +109,9 @@ class _Hub:
         for listener in tuple(self.listeners):
             listener.before_backward(tensors)
 
-    def before_clip(self) -> None:
+    def before_clip(self, kind: str, limit: object) -> None:
         for listener in tuple(self.listeners):
-            listener.before_clip()
+            listener.before_clip(kind, limit)
 
     def after_loss(self, call: LossCall) -> None:
         for listener in tuple(self.listeners):
@@ -113,6 +120,14 @@ class _Hub:
     def after_scale(self, scaler: GradScaler, outputs: object, scaled: object) -> None:
         for listener in tuple(self.listeners):
             listener.after_scale(scaler, outputs, scaled)
+
+    def before_scaled_step(self) -> None:
+        for listener in tuple(self.listeners):
+            listener.before_scaled_step()
+
+    def after_scaled_step(self, scaler: GradScaler, optimizer: object) -> None:
+        for listener in tuple(self.listeners):
+            listener.after_scaled_step(scaler, optimizer)
 
 
 def _return(original: Function) -> Function:
@@ -133,10 +148,13 @@ def _backward(original: Function, listener: Listener) -> Function:
 
 
 def _clip(original: Function, listener: Listener) -> Function:
+    kind = original.__name__.removeprefix("clip_grad_").removesuffix("_")  # "norm" or "value"
+    keyword = "max_norm" if kind == "norm" else "clip_value"
+
     @functools.wraps(original)
     def clip(*args: Any, **kwargs: Any) -> Any:
         if not torch.compiler.is_compiling():
-            listener.before_clip()
+            listener.before_clip(kind, args[1] if len(args) > 1 else kwargs.get(keyword))
         return original(*args, **kwargs)
 
     return clip
@@ -180,6 +198,17 @@ def _scale(original: Function, listener: Listener) -> Function:
         return scaled
 
     return scale
+
+
+def _scaled_step(original: Function, listener: Listener) -> Function:
+    @functools.wraps(original)
+    def step(scaler: GradScaler, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+        listener.before_scaled_step()
+        result = original(scaler, optimizer, *args, **kwargs)
+        listener.after_scaled_step(scaler, optimizer)
+        return result
+
+    return step
 
 
 def _create_script_module(original: Function, listener: Listener) -> Function:

@@ -108,6 +108,7 @@ class Recording:
         self._facts = FactRecorder(writer)
         self._parameters_s = 0.0  # what measuring parameters took in the open step
         self._outcomes_s = 0.0  # what looking at its losses took
+        self._ahead_s = 0.0  # what was done for the next recorded step ahead of it
         self._phase: str | None = None
         self._loss_scale = 1.0
         self._is_told_losses = self._is_told_scale = False  # by a driver, not seen
@@ -120,6 +121,7 @@ class Recording:
         self._usual_loss: float | None = None  # running mean
         self._losses: list[Tensor | float] = []  # of the open step's micro-batches
         self._on_the_way: deque[tuple[int, StepRows]] = deque()  # rows, by step
+        self._left_out: list[Tensor | float] = []  # losses of the last update that a scaler left out in it
         self._divisors: set[float] = set()  # what they were divided by
         self._accumulates = 1.0  # the number of micro-batches by which losses are known to be divided
         self._waiting = Waiting[tuple[str, int]]()  # losses, by name and step
@@ -168,6 +170,7 @@ class Recording:
         if optimizer not in self._optimizers:
             self._optimizers.append(optimizer)
         index = self._optimizers.index(optimizer)
+        self._facts.add_optimizer(optimizer, _suffix(index, 0))
         if gradients:
             self._parameters.add_optimizer(optimizer, _suffix(index, 0))
         else:
@@ -177,9 +180,8 @@ class Recording:
         handles = self._handles[optimizer] = []
         if not hooked:
             return
-        if gradients:
-            handles.append(optimizer.register_step_pre_hook(self.begin_update))
-            handles.append(optimizer.register_step_post_hook(self.end_update))
+        handles.append(optimizer.register_step_pre_hook(self.begin_update))
+        handles.append(optimizer.register_step_post_hook(self.end_update))
         handles.append(optimizer.register_step_post_hook(self.note_update))
         if index == 0:
             handles.append(optimizer.register_step_post_hook(self._after_optimizer_step))
@@ -244,6 +246,19 @@ class Recording:
             self._facts.note_loss_call(call, self._step)
             self._outcomes_s += self._clock() - began_s
 
+    def scaled_step(self, optimizer: torch.optim.Optimizer, scale: float, *, has_moved: bool) -> None:
+        """Say that a gradient scaler was asked for an update, and whether it let the optimizer move (else its ``scale``).
+
+        An update that was left out ends no step; its loss does not count, unless nothing follows it.
+        """
+        if optimizer not in self._optimizers:
+            return
+        index = self._optimizers.index(optimizer)
+        step = max(self._step - 1, 0) if has_moved and index == 0 else self._step  # it has ended the step
+        self._facts.scaled_step(f"optimizer{_suffix(index, 0)}", step, scale, has_moved=has_moved)
+        if index == 0 and not has_moved:
+            self._left_out, self._losses, self._divisors = self._losses, [], set()
+
     def gradients(self) -> None:
         """Say that the gradients of the open step are complete, unscaled and not clipped.
 
@@ -252,7 +267,13 @@ class Recording:
         if self._pacer.records_now:
             began_s = self._clock()
             self._parameters.measure_gradients()
+            self._facts.note_gradients()
             self._parameters_s += self._clock() - began_s
+
+    def clips(self, kind: str, limit: float) -> None:
+        """Say that gradients are about to be clipped, by ``kind`` "norm" or "value", at a limit."""
+        if self._pacer.records_now:
+            self._facts.note_clip(kind, limit, self._step)
 
     def step(self, **scalars: float) -> None:
         """Note scalars; in a training loop without an optimizer given, this ends the step as well.
@@ -270,6 +291,7 @@ class Recording:
     def close(self, status: str = "finished") -> None:
         """Take all hooks off and store the rest. ``status`` is finished, stopped, interrupted or failed."""
         self.detach()
+        self._losses = self._losses or self._left_out
         if any(not math.isfinite(loss) for loss in self._losses):
             self.end_step()  # a NaN ended the training before the optimizer could end the step: it is what there is to see
         self._losses = []
@@ -406,15 +428,24 @@ class Recording:
         self, optimizer: torch.optim.Optimizer, args: Sequence[object], kwargs: Mapping[str, object]
     ) -> None:
         """Measure what the optimizer is about to change; arguments are those of its step's pre-hook."""
-        if self._pacer.records_now:
-            began_s = self._clock()
-            has_closure = kwargs.get("closure", args[1] if len(args) > 1 else None) is not None
+        is_recorded = self._pacer.records_now
+        if not (is_recorded or self._pacer.records_next):
+            self._facts.count_update(optimizer)
+            return
+        began_s = self._clock()
+        has_closure = kwargs.get("closure", args[1] if len(args) > 1 else None) is not None
+        self._facts.begin_update(optimizer, is_recorded=is_recorded, has_gradients=not has_closure)
+        if is_recorded and optimizer in self._parameters:
             self._parameters.begin_update(optimizer, has_gradients=not has_closure)
-            self._parameters_s += self._clock() - began_s
+        spent_s = self._clock() - began_s
+        if is_recorded:
+            self._parameters_s += spent_s
+        else:
+            self._ahead_s += spent_s
 
     def end_update(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         """Measure what the optimizer has changed."""
-        if self._pacer.records_now:
+        if self._pacer.records_now and optimizer in self._parameters:
             began_s = self._clock()
             self._parameters.end_update(optimizer, self._step)
             self._num_waiting += 1
@@ -427,6 +458,9 @@ class Recording:
         self._facts.after_update(
             optimizer, f"optimizer{_suffix(index, 0)}", self._step, is_recorded=self._pacer.records_now
         )
+        self._num_waiting += (
+            self._pacer.records_now and optimizer not in self._parameters
+        )  # else counted already
         self._parameters_s += self._clock() - began_s
 
     def _after_optimizer_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
@@ -458,12 +492,15 @@ class Recording:
         self._pacer.end_step(elapsed_s, measuring_s, now_s - measured_s + outcomes_s)
         self._step_began_s = None
         self.has_forward = False
+        self._left_out = []
         self._step += 1
         for hooks in self._hooks.values():
             hooks.end_step()
 
     def _take_hook_time(self) -> float:
         total_s, self._parameters_s = self._parameters_s, 0.0
+        if self._pacer.records_now:
+            total_s, self._ahead_s = total_s + self._ahead_s, 0.0
         for hooks in self._hooks.values():
             total_s += hooks.elapsed_s
             hooks.elapsed_s = 0.0
@@ -550,7 +587,7 @@ class _ForwardFacts:
         )
 
     def leave(self, model: nn.Module, output: object) -> None:
-        self.recording._facts.leave(model, output)
+        self.recording._facts.leave(model, output, self.recording._step)
 
 
 def _suffix(optimizer: int, group: int) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from actograph.layout.row import Field, Floats
 from actograph.rules.advice import lower_learning_rate, names, number, percent
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
+from actograph.runlog.facts import FactKind
 from actograph.runlog.scalars import ScalarSeries
 from actograph.runlog.view import RunView
 
@@ -288,8 +289,13 @@ def _guard_loss() -> Remedy:
 
 
 def _first_non_finite(view: RunView) -> Floats:
-    """Return each layer's first non-finite step (L,), infinity for never."""
-    return np.asarray(view.rows[:, :, Field.FIRST_NON_FINITE].min(axis=0, initial=np.inf))
+    """Return each layer's first non-finite step (L,), infinity for never; steps that a scaler has tried again are none."""
+    first = np.array(view.rows[:, :, Field.FIRST_NON_FINITE])
+    for fact in view.facts.of(FactKind.SKIPPED_UPDATE):
+        steps = fact.data.get("steps")
+        if isinstance(steps, list) and not fact.number("in_a_row"):
+            first[np.isin(first, steps)] = np.inf
+    return np.asarray(first.min(axis=0, initial=np.inf))
 
 
 def _last_non_finite(series: ScalarSeries, first: int) -> int:

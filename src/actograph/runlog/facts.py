@@ -48,6 +48,12 @@ class FactKind(StrEnum):
     EVALUATION = "evaluation"  # subject: a phase of scalars; what came of the samples of an evaluation
     SAMPLES = "samples"  # subject: a phase of scalars; how many of the evaluated samples were trained on
     FEATURES = "features"  # subject: a model; the scales of its input's features
+    FLOW = "flow"  # subject: a module with weights; what feeds it, see `runlog.flow`
+    SCALE = "scale"  # subject: a weight; its size at the start, and that of its gradients at some steps
+    SKIPPED_UPDATE = "skipped update"  # subject: an optimizer that a gradient scaler did not let move
+    SETTINGS = "settings"  # subject: an optimizer; what it was set to, since it was so
+    CLIPPING = "clipping"  # subject: "norm" or "value"; the limit at which gradients were clipped
+    DROPOUT = "dropout"  # subject: a layer that drops a share of its values
 
 
 @dataclass(frozen=True)

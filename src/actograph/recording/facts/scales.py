@@ -1,0 +1,188 @@
+"""`ScaleFacts`: how large weights are at the start, and their gradients after steps 0, 1, 2, 4, 8, ...
+
+No idea of layers' outputs. It looks at matrices and kernels (the first `MAX_SUBJECTS` of them) and the biases beside them; a
+look takes as long as a gradient's norm, and there are as many as the run's length has binary digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from actograph.hooks.leaves import ROOT_NAME
+from actograph.layout.row import Floats
+from actograph.runlog.facts import MAX_SUBJECTS, FactKind, FactTable, Value
+from actograph.sketch.observe import is_measurable
+from actograph.train.waiting import Waiting
+
+NUM_LOOKED_AT = (
+    4  # of a gradient: norm, number of values that are not 0, largest magnitude; and the weight's norm
+)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+NONE = -1.0  # in place of the size of a bias where there is none
+
+
+@dataclass
+class _Weight:
+    name: str
+    parameter: Tensor
+    bias: Tensor | None
+    fan_in: int
+    data: dict[str, Value] = field(default_factory=dict)
+    looks: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, step: int, numbers: Floats) -> None:
+        norm, num_others, largest, weight_norm = (float(number) for number in numbers)
+        size = self.parameter.numel()
+        values = {
+            "steps": float(step),
+            "grad_rms": norm / size**0.5,
+            "grad_zeros": 1.0 - num_others / size,
+            "grad_max": largest,
+            "weight_rms": weight_norm / size**0.5,
+        }
+        for name, value in values.items():
+            self.looks.setdefault(name, []).append(value)
+
+
+class ScaleFacts:
+    """Told of models, of forwards and of updates."""
+
+    def __init__(self, table: FactTable) -> None:
+        self._table = table
+        self._new: list[_Weight] = []  # whose size at the start is not known yet
+        self._weights: dict[int, _Weight] = {}  # by id of the parameter
+        self._num_updates: dict[torch.optim.Optimizer, int] = {}
+        self._starts = Waiting[tuple[list[_Weight], int]]()
+        self._looks = Waiting[tuple[list[_Weight], int]]()
+
+    def add_model(self, model: nn.Module, prefix: str) -> None:
+        """Take a model's weights into account."""
+        for name, module in model.named_modules():
+            for key, parameter in module.named_parameters(recurse=False):
+                if _is_weight(module, parameter) and len(self._weights) < MAX_SUBJECTS:
+                    full = f"{prefix}{name or ROOT_NAME}.{key}"
+                    bias = getattr(module, "bias", None)
+                    weight = _Weight(
+                        full,
+                        parameter,
+                        bias if isinstance(bias, nn.Parameter) else None,
+                        _fan_in(module, parameter),
+                    )
+                    if id(parameter) not in self._weights:
+                        self._weights[id(parameter)] = weight
+                        self._new.append(weight)
+
+    @torch.no_grad()
+    def enter(self, step: int) -> None:
+        """Measure the weights as a first forward finds them."""
+        if not self._new:
+            return
+        new, self._new = self._new, []
+        self._table.look(FactKind.SCALE, step)
+        for device in {weight.parameter.device for weight in new}:
+            weights = [weight for weight in new if weight.parameter.device == device]
+            numbers = [
+                *torch._foreach_norm([weight.parameter for weight in weights], 2, dtype=torch.float32),
+                *[_largest(weight.bias, device) for weight in weights],
+            ]
+            self._starts.add((weights, step), torch.stack(numbers))
+
+    @torch.no_grad()
+    def after_update(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Measure the gradients that an update was made with, if it is time."""
+        number = self._num_updates.get(optimizer, 0)
+        self._num_updates[optimizer] = number + 1
+        if number & (number - 1):  # neither 0 nor a power of two
+            return
+        found: dict[torch.device, list[_Weight]] = {}
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                weight = self._weights.get(id(parameter))
+                if weight is not None and _has_gradient(weight.parameter):
+                    found.setdefault(parameter.device, []).append(weight)
+        for weights in found.values():
+            self._table.look(FactKind.SCALE, step)
+            self._looks.add((weights, step), _numbers(weights))
+
+    def drain(self, *, waits: bool = True) -> None:
+        """Note what waited on the device."""
+        for (weights, _), numbers in self._starts.take(waits=waits):
+            norms, biases = numbers.reshape(2, -1)
+            for weight, norm, bias in zip(weights, norms, biases, strict=True):
+                weight.data = _start(weight, float(norm), float(bias))
+                self._table.note(FactKind.SCALE, weight.name, 0, **weight.data)
+        for (weights, step), numbers in self._looks.take(waits=waits):
+            for weight, row in zip(weights, numbers.reshape(NUM_LOOKED_AT, -1).T, strict=True):
+                weight.add(step, row)
+                self._table.note(FactKind.SCALE, weight.name, step, **weight.data, **weight.looks)
+
+    def forget(self) -> None:
+        """Let go of optimizers."""
+        self._num_updates.clear()
+
+
+def _start(weight: _Weight, norm: float, bias: float) -> dict[str, Value]:
+    return {
+        "shape": str(tuple(weight.parameter.shape)),
+        "dtype": str(weight.parameter.dtype).removeprefix("torch."),
+        "fan_in": float(weight.fan_in),
+        "rms": norm / weight.parameter.numel() ** 0.5,
+        **({} if bias == NONE else {"bias_max": bias}),
+    }
+
+
+def _numbers(weights: Sequence[_Weight]) -> Tensor:
+    gradients = [weight.parameter.grad for weight in weights]
+    present = [gradient for gradient in gradients if gradient is not None]
+    numbers = [
+        *torch._foreach_norm(present, 2, dtype=torch.float32),
+        *[torch.count_nonzero(gradient).to(torch.float32) for gradient in present],
+        *[gradient.abs().amax().to(torch.float32) for gradient in present],
+        *torch._foreach_norm([weight.parameter for weight in weights], 2, dtype=torch.float32),
+    ]
+    return torch.stack(numbers)
+
+
+def _largest(bias: Tensor | None, device: torch.device) -> Tensor:
+    if bias is None or not is_measurable(bias) or bias.device != device or not bias.numel():
+        return torch.full((), NONE, device=device)
+    return bias.abs().amax().to(torch.float32)
+
+
+def _has_gradient(parameter: Tensor) -> bool:
+    gradient = parameter.grad
+    return (
+        gradient is not None
+        and gradient.layout is torch.strided
+        and gradient.device == parameter.device
+        and is_measurable(gradient)
+    )
+
+
+def _is_weight(module: nn.Module, parameter: Tensor) -> bool:
+    is_matrix = parameter.ndim > 1 and not isinstance(module, (nn.Embedding, nn.EmbeddingBag))
+    return (
+        is_matrix
+        and not nn.parameter.is_lazy(parameter)
+        and parameter.numel() > 0
+        and is_measurable(parameter)
+    )
+
+
+def _fan_in(module: nn.Module, parameter: Tensor) -> int:
+    """Return how many values each output is a sum of."""
+    per_output = parameter.numel() // parameter.shape[0]
+    if isinstance(module, TRANSPOSED):
+        return max(parameter.numel() // parameter.shape[1] // module.groups // _product(module.stride), 1)
+    return per_output
+
+
+def _product(values: Sequence[int]) -> int:
+    product = 1
+    for value in values:
+        product *= value
+    return product
