@@ -48,7 +48,12 @@ class LabelsMisaligned(Rule):
     """
 
     id: ClassVar[str] = "labels-misaligned"
-    leads_to: ClassVar[tuple[str, ...]] = ("overfitting", "dead-units")
+    leads_to: ClassVar[tuple[str, ...]] = (
+        "overfitting",
+        "dead-units",
+        "exploding-gradients",
+        "learning-rate-too-high",
+    )
     measured: ClassVar[str] = (
         "The loss beside that of chance (the entropy of the labels' shares). From the start: it stays there, or falls below"
         " it while the loss and the accuracy on validation data stay at chance, though inputs and layers are well and"
@@ -211,7 +216,7 @@ ONE_CLASS = 0.9  # share of the predictions
 
 
 def _second_best(values: Floats) -> float:
-    """Return the second largest value, as one evaluation of a fresh network may be good by luck; -inf where there is none."""
+    """Return the second largest value, as one evaluation of a fresh network may be good by luck; -inf for none."""
     ordered = np.sort(values[np.isfinite(values)])
     return float(ordered[-2 if len(ordered) > FEWEST_EVALUATIONS else -1]) if len(ordered) else -np.inf
 
