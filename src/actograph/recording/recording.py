@@ -215,7 +215,7 @@ class Recording:
     def _note_one_loss(self, value: Tensor | float, divided_by: float) -> None:
         if isinstance(value, Tensor) and value.device.type == "cpu":
             value = value.item()  # no sync: it is on the host
-        if isinstance(value, float) and self._is_strange(value):
+        if isinstance(value, float) and (self._is_strange(value) or self._facts.has_doubts):
             self._facts.note_strange_loss(self._step)
         self._losses.append(value.detach() if isinstance(value, Tensor) else value)
         self._divisors.add(divided_by)
