@@ -76,8 +76,17 @@ def _loose_clip(setting: Setting) -> None:
     setting.options["lr"] *= 1.5
 
 
+def _stretch(setting: Setting, factor: float) -> None:
+    """Train longer; the schedule is stretched with it."""
+    old = setting.schedule
+    setting.schedule = lambda step: old(int(step / factor))
+    setting.num_steps = int(setting.num_steps * factor)
+    setting.eval_every = int(setting.eval_every * factor)
+
+
 def _zero_gamma(setting: Setting) -> None:
-    """H09: each residual branch begins as zero."""
+    """H09: each residual branch begins as zero; half as many steps again."""
+    _stretch(setting, 1.5)
     for module in setting.model.modules():
         if isinstance(module, Residual):
             nn.init.zeros_(module.bn2.weight)
@@ -100,7 +109,7 @@ def _imbalanced(setting: Setting) -> None:
     copies = often.repeat(5, *[1] * (often.ndim - 1))
     copies = copies + 0.05 * torch.randn_like(copies)
     setting.train = Data(torch.cat([rare.x, copies]), torch.cat([rare.y, torch.zeros(len(copies), dtype=y.dtype)]))
-    setting.num_steps = int(setting.num_steps * 1.3)
+    _stretch(setting, 1.3)
 
 
 def _few_samples(setting: Setting) -> None:
@@ -148,9 +157,8 @@ def _full_batch(setting: Setting) -> None:
 def _small_batch(setting: Setting) -> None:
     """H18: batches of four at a rate that suits them."""
     setting.batch_size = 4
-    setting.options["lr"] *= 0.2
-    setting.num_steps *= 2
-    setting.eval_every *= 2
+    setting.options["lr"] *= 0.3
+    _stretch(setting, 2)
 
 
 PLACES: tuple[tuple[str, Change, tuple[str, str]], ...] = (

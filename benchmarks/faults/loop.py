@@ -28,6 +28,9 @@ class Watcher(Protocol):
     def metrics(self, loss: float, metric: float) -> None:
         """Note the outcome of an evaluation, still within its context."""
 
+    def step(self, loss: float) -> None:
+        """Note the loss of a training step that is over."""
+
 
 class NoWatcher:
     """Nobody watches."""
@@ -36,6 +39,9 @@ class NoWatcher:
         return contextlib.nullcontext()
 
     def metrics(self, loss: float, metric: float) -> None:
+        pass
+
+    def step(self, loss: float) -> None:
         pass
 
 
@@ -73,6 +79,7 @@ class Loop:
             for event in setting.events.get(self.step, ()):
                 event(self)
             outcome.losses.append(self._train_step(batches))
+            watcher.step(outcome.losses[-1])
             self.step += 1
             if self.step % setting.eval_every == 0 or self.step == setting.num_steps:
                 with watcher.evaluation():

@@ -141,7 +141,7 @@ def make_gpt(seed: int) -> Setting:
     parts = data.passages(seed, CONTEXT, (6000, 200, 200))
     return _classifier(
         GPT(num_tokens, CONTEXT, width=48), parts, optimizer=torch.optim.AdamW, options={"lr": 4e-3, "weight_decay": 0.1},
-        batch_size=12, num_steps=300, eval_every=50, schedule=cosine(300, warm_up=30), clip=1.0,
+        batch_size=32, num_steps=300, eval_every=50, schedule=cosine(300, warm_up=30), clip=1.0,
     )  # fmt: skip
 
 

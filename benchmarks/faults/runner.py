@@ -63,6 +63,9 @@ class Watching:
     def metrics(self, loss: float, metric: float) -> None:
         self._recording.step(loss=loss, metric=metric)
 
+    def step(self, loss: float) -> None:
+        pass  # it sees losses and steps by itself
+
 
 def make_setting(what: Case | Control, seed: int) -> Setting:
     """Return the setting, changed as the case or control says."""
@@ -82,8 +85,8 @@ def run_job(job: Job, out: Path) -> dict[str, object]:
     if kept.exists():
         found: dict[str, object] = json.loads(kept.read_text())
         return found
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    shutil.rmtree(folder / "run", ignore_errors=True)  # what packages said stays
+    folder.mkdir(parents=True, exist_ok=True)
     began_s = time.perf_counter()
     setting = make_setting(job.what, job.seed)
     loop = Loop(setting, job.seed)

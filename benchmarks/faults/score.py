@@ -1,6 +1,7 @@
 """`report`: what diagnosers say of the recorded runs, compared with what was done to them, as tables.
 
-No idea of particular rules or faults. A diagnoser gives `Said`s, best first; ours is `diagnose`, the rivals stand in `rivals`.
+No idea of particular rules or faults. A diagnoser gives `Said`s, best first; ours is `diagnose`, the rivals stand in
+`rivals` and, where they have to watch the training themselves, in `packages`.
 """
 
 from __future__ import annotations
@@ -21,28 +22,17 @@ from actograph.rules.diagnose import diagnose
 from actograph.rules.rule import Finding, Severity
 from actograph.runlog.reader import read_run
 from actograph.runlog.view import RunView
+from actograph.testing.rules import shortened
 from faults.case import Case
 from faults.harm import Result, does_harm
 from faults.runner import Job
+from faults.said import Said
 
 ONSET_STEPS, ONSET_SHARE = 5, 0.02  # how far off an onset may be
 CONFIDENCE = 0.95
 TOP = 3
+EARLIER = (0.25, 0.5, 0.75)  # shares of a healthy run after which a guard might have looked
 SYMPTOMS = ("loss-diverging", "loss-not-decreasing")
-
-
-@dataclass(frozen=True)
-class Said:
-    """One thing that a diagnoser says: warnings and errors only."""
-
-    rule: str
-    layer: str | None = None
-    first_step: int | None = None
-    others: tuple[str, ...] = ()  # further layers it names
-    remedies: tuple[tuple[str, str, float | str | None], ...] = ()  # action, target, new value
-
-
-Diagnoser = Callable[[RunView], list[Said]]
 
 
 def ours(view: RunView) -> list[Said]:
@@ -63,6 +53,7 @@ class Judged:
     job: Job
     result: Result
     said: list[Said]
+    said_before: list[Said] = field(default_factory=list)  # of a healthy run at a quarter, half and three quarters
 
     @property
     def case(self) -> Case:
@@ -75,7 +66,7 @@ class Judged:
         return bool(self.said)
 
     def names_cause(self, most: int) -> bool:
-        return any(one.rule in self.case.rules for one in self.said[:most])
+        return any(one.means_any(self.case.rules) for one in self.said[:most])
 
     def names_layer(self, most: int) -> bool:
         return any(one.layer in self.case.layers for one in self.said[:most])
@@ -83,7 +74,7 @@ class Judged:
     @property
     def onset_error(self) -> float | None:
         """How many steps the right cause's onset is off; None where no right cause is named, or it gives no step."""
-        steps = [one.first_step for one in self.said if one.rule in self.case.rules and one.first_step is not None]
+        steps = [one.first_step for one in self.said if one.means_any(self.case.rules) and one.first_step is not None]
         return None if not steps else abs(steps[0] - self.case.t0)
 
     @property
@@ -101,35 +92,92 @@ class Judged:
 
 @dataclass
 class Table:
-    """The runs of one diagnoser."""
+    """The runs of one diagnoser; a package may not have watched all of them, or none."""
 
     name: str
+    version: str = ""
     faulty: list[Judged] = field(default_factory=list)
     healthy: list[Judged] = field(default_factory=list)
 
 
-def report(jobs: Sequence[Job], out: Path, *, workers: int, diagnosers: Iterable[str] = ("ours",)) -> str:
-    """Return the tables in Markdown for those of the jobs that are done."""
+def report(jobs: Sequence[Job], out: Path, *, workers: int, diagnosers: Sequence[str] = ("ours",)) -> str:
+    """Return the tables in Markdown for the jobs that are done: several diagnosers side by side, and ours in full."""
     done = [job for job in jobs if (job.folder(out) / "result.json").exists()]
     results = {job: json.loads((job.folder(out) / "result.json").read_text()) for job in done}
     harm = harms(done, results)
     parts = [_heading(done, harm)]
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers) as pool:
+        tables = []
         for name in diagnosers:
             said = pool.map(functools.partial(_judge, name, out), done, chunksize=8)
-            table = Table(name)
+            table = Table(name, _version(name, [one for one in said if one is not None]))
             for job, one in zip(done, said, strict=True):
-                judged = Judged(job, results[job], one)
-                (table.faulty if isinstance(job.what, Case) else table.healthy).append(judged)
-            parts.append(_tables(table, harm))
+                if one is not None:
+                    judged = Judged(job, results[job], one.said, one.said_before)
+                    (table.faulty if isinstance(job.what, Case) else table.healthy).append(judged)
+            tables.append(table)
+    if len(tables) > 1:
+        parts.append(_comparison(tables, harm))
+    parts += [_tables(table, harm) for table in tables if table.name == "ours" or len(tables) == 1]
     return "\n\n".join(parts) + "\n"
 
 
-def _judge(name: str, out: Path, job: Job) -> list[Said]:
+@dataclass(frozen=True)
+class _Answer:
+    """What a diagnoser said of one run; the version where it is a package's."""
+
+    said: list[Said]
+    said_before: list[Said] = field(default_factory=list)
+    version: str = ""
+
+
+def _judge(name: str, out: Path, job: Job) -> _Answer | None:
+    from faults.packages import PACKAGES, said_by
     from faults.rivals import DIAGNOSERS
 
-    return DIAGNOSERS[name](read_run(job.folder(out) / "run"))
+    if name in PACKAGES:
+        kept = said_by(name, job, out)
+        return None if kept is None else _Answer(*kept)
+    view, diagnoser = read_run(job.folder(out) / "run"), DIAGNOSERS[name]
+    if isinstance(job.what, Case):
+        return _Answer(diagnoser(view))
+    parts = [shortened(view, int(share * view.num_steps)) for share in EARLIER]
+    return _Answer(diagnoser(view), [one for part in parts for one in diagnoser(part)])
+
+
+def _version(name: str, answers: Sequence[_Answer]) -> str:
+    """Return what stands beside a diagnoser's name: its version, or why there is nothing."""
+    from faults.packages import PACKAGES, version_of
+
+    if name == "ours":
+        return version_of("actograph") or ""
+    if name not in PACKAGES:
+        return "documented rules"
+    if not answers:
+        return "not installed" if version_of(name) is None else "not run"
+    return ", ".join(sorted({one.version for one in answers}))
+
+
+def _comparison(tables: Sequence[Table], harm: dict[str, bool | None]) -> str:
+    """Return one line a diagnoser. A rival's symptom is right where any cause that may be meant by it is accepted."""
+    rows = []
+    for table in tables:
+        harmful = [judged for judged in table.faulty if harm[judged.job.id] is not False]
+        with_layer = [judged for judged in harmful if judged.case.layers]
+        late = [judged for judged in harmful if judged.case.t0 > 0]
+        shares = (
+            _share(harmful, lambda one: one.is_detected),
+            _share(harmful, lambda one: one.names_cause(1)),
+            _share(harmful, lambda one: one.names_cause(TOP)),
+            _share(with_layer, lambda one: one.names_layer(1)),
+            _share(late, lambda one: one.is_onset_right),
+            _share(table.healthy, lambda one: one.is_detected),
+        )
+        rows.append((table.name, table.version, *shares))
+    scores = ("detected", "cause, first", "cause, first three", "layer, first", "onset", "healthy with an alarm")
+    head = ("diagnoser", "version", *scores)
+    return _markdown(head, rows)
 
 
 def harms(jobs: Sequence[Job], results: dict[Job, Result]) -> dict[str, bool | None]:
@@ -172,6 +220,7 @@ def _totals(harmful: list[Judged], latent: list[Judged], healthy: list[Judged]) 
         ("onset within 5 steps or 2 % (t0 > 0)", _share(late, lambda one: one.is_onset_right)),
         ("remedy in words", _share(by_words, lambda one: one.is_remedy_right)),
         ("healthy runs with an alarm", f"{alarms} of {len(healthy)} ({low:.1%} to {high:.1%})"),
+        ("healthy runs with an alarm on the way", _share(healthy, lambda one: bool(one.said_before))),
         ("latent: alarm", _share(latent, lambda one: one.is_detected)),
         ("latent: right cause first", _share(latent, lambda one: one.names_cause(1))),
     ]
@@ -196,11 +245,15 @@ def _per_fault(harmful: list[Judged]) -> str:
 
 def _alarms(healthy: list[Judged]) -> str:
     rows = [
-        (judged.job.id, str(judged.job.seed), ", ".join(f"{one.rule} ({one.layer or '-'}, {one.first_step})" for one in judged.said))
+        (judged.job.id, str(judged.job.seed), _listed(judged.said), _listed(judged.said_before))
         for judged in healthy
-        if judged.said
+        if judged.said or judged.said_before
     ]
-    return _markdown(("healthy run", "seed", "alarm"), rows) if rows else "No healthy run has an alarm."
+    return _markdown(("healthy run", "seed", "alarm", "on the way"), rows) if rows else "No healthy run has an alarm."
+
+
+def _listed(said: Sequence[Said]) -> str:
+    return ", ".join(dict.fromkeys(f"{one.rule} ({one.layer or '-'}, {one.first_step})" for one in said))
 
 
 def _misses(harmful: list[Judged]) -> str:

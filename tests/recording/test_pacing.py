@@ -23,12 +23,12 @@ def test_without_a_budget_every_step_is_recorded() -> None:
 
 
 def test_cheap_recording_is_never_thinned() -> None:
-    assert recorded_steps(Pacer(0.03), 50, 0.01, 0.0002) == list(range(50))
+    assert recorded_steps(Pacer(0.03, free_s=0.0), 50, 0.01, 0.0002) == list(range(50))
 
 
 @given(st.floats(0.01, 0.5), st.floats(0.001, 0.1), st.floats(0.0001, 0.1))
 def test_the_cost_stays_within_the_budget(budget: float, step_s: float, cost_s: float) -> None:
-    pacer = Pacer(budget)
+    pacer = Pacer(budget, free_s=0.0)
     steps = recorded_steps(pacer, 2000, step_s, cost_s)
     warm_up_s = (WARM_UP_STEPS + 1) * cost_s  # steps recorded before anything is known
     assert pacer.recorder_s - warm_up_s <= budget * 2000 * step_s + cost_s
@@ -36,22 +36,28 @@ def test_the_cost_stays_within_the_budget(budget: float, step_s: float, cost_s: 
 
 
 def test_steps_are_thinned_evenly() -> None:
-    steps = recorded_steps(Pacer(0.1), 200, 0.01, 0.0045)  # 4.5 budgets: every fifth step
+    steps = recorded_steps(Pacer(0.1, free_s=0.0), 200, 0.01, 0.0045)  # 4.5 budgets: every fifth step
     assert {b - a for a, b in zip(steps[WARM_UP_STEPS + 1 :], steps[WARM_UP_STEPS + 2 :], strict=False)} == {
         5
     }
 
 
 def test_recording_comes_back_when_steps_grow_longer() -> None:
-    pacer = Pacer(0.1)
+    pacer = Pacer(0.1, free_s=0.0)
     recorded_steps(pacer, 100, 0.01, 0.01)
     assert pacer.every == 10
     recorded_steps(pacer, 500, 1.0, 0.01)
     assert pacer.every == 1
 
 
+def test_the_first_second_of_recording_is_free_and_the_rest_is_thinned() -> None:
+    steps = recorded_steps(Pacer(0.1, free_s=1.0), 400, 0.01, 0.01)
+    assert steps[:100] == list(range(100))
+    assert 25 <= len(steps[100:]) <= 31  # a tenth of the time: every tenth step
+
+
 def test_the_cost_is_told() -> None:
-    pacer = Pacer(0.5)
+    pacer = Pacer(0.5, free_s=0.0)
     recorded_steps(pacer, 4, 1.0, 0.25)
     cost = pacer.cost()
     assert (cost.steps_seen, cost.steps_recorded, cost.budget) == (4, 4, 0.5)

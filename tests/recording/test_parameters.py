@@ -223,7 +223,7 @@ def test_the_budget_thins_parameters_as_well() -> None:
     now = [0.0]
 
     def clock() -> float:
-        now[0] += 0.001
+        now[0] += 0.1
         return now[0]
 
     model, optimizer = toy()
@@ -270,9 +270,8 @@ def test_what_measuring_parameters_takes_is_counted() -> None:
         optimizer.step()
         recording.close()
         costs.append(recording.view().info.cost.recorder_s)
-    assert (
-        costs[1] - costs[0] == 3
-    )  # once where gradients are complete, when the optimizer begins, and when it ends
+    # once where gradients are complete and once when the optimizer ends; when it begins something is measured anyway
+    assert costs[1] - costs[0] == 2
 
 
 def test_numbers_come_from_the_device_when_the_run_is_stored(

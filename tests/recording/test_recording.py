@@ -201,7 +201,7 @@ def test_a_budget_thins_the_steps_and_says_so() -> None:
     now = [0.0]
 
     def clock() -> float:
-        now[0] += 0.001  # every look at the clock is a millisecond: recorded steps cost some of them
+        now[0] += 0.1  # every look at the clock takes a tenth of a second: recorded steps cost some of them
         return now[0]
 
     model, optimizer = toy()

@@ -379,10 +379,19 @@ def test_detached_graph_conforms() -> None:
     )
 
 
-@pytest.mark.parametrize("model", [cut(), lambda: Branches(lambda h: h, no_grad=True), functional_cut])
-def test_cut_is_named_with_the_layer_before_it_and_the_step(model: Callable[[], nn.Module]) -> None:
+@pytest.mark.parametrize(
+    ("model", "last"),
+    [
+        (cut(), "trunk.1"),
+        (lambda: Branches(lambda h: h, no_grad=True), "trunk.0"),
+        (functional_cut, "trunk.0"),
+    ],
+)
+def test_cut_is_named_with_the_layer_before_it_and_the_step(
+    model: Callable[[], nn.Module], last: str
+) -> None:
     finding = found_by(DetachedGraph(), HEALTHY.but(model=model, before_step=cut_from(15)))
-    assert (finding.layer, finding.first_step) == ("trunk.0", 15)
+    assert (finding.layer, finding.first_step) == (last, 15)
     assert finding.evidence["cut_before"] == "head"
 
 

@@ -28,7 +28,8 @@ class ActivationStats(RunCallback):
 
     Args:
         select: which layers: a pattern on names, a module class, a predicate (name, module), or a list; None: all leaves.
-        budget: share of the step time that recording may take; steps are thinned evenly to keep it. None: every step.
+        budget: share of the step time that recording may take, its first second not counted; steps are thinned evenly to
+            keep it. None: every step.
         out: run directory; None makes ``runs/<date>-<time>-<name>``, ":memory:" keeps the run in memory.
         name: what to call the run; the model's class when None.
         config: plain data to keep with the run and to show in the report; nothing else of the caller is stored.

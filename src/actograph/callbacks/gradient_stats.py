@@ -24,7 +24,8 @@ class GradientStats(RunCallback):
     those of `ActivationStats`. Keeps a copy of the weights.
 
     Args:
-        budget: share of the step time that recording may take; steps are thinned evenly to keep it. None: every step.
+        budget: share of the step time that recording may take, its first second not counted; steps are thinned evenly to
+            keep it. None: every step.
         out: run directory; None makes ``runs/<date>-<time>-<name>``, ":memory:" keeps the run in memory.
         name: what to call the run; the model's class when None.
         config: plain data to keep with the run and to show in the report; nothing else of the caller is stored.
@@ -51,6 +52,7 @@ class GradientStats(RunCallback):
 
     def before_step(self, loop: Loop) -> None:
         """Measure the gradients."""
+        super().before_step(loop)
         self.recording.gradients()
 
     def _record_into(self, writer: RunWriter) -> Recording:

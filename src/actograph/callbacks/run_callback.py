@@ -11,10 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import nn
-from torch.nn import functional
-
 from actograph.errors import UsageError
+from actograph.recording.facts.loss_call import loss_call_of
 from actograph.recording.new_run import free_directory, new_run
 from actograph.recording.pacing import check_budget
 from actograph.recording.recording import Recording, check_unattached, status_after
@@ -24,6 +22,7 @@ from actograph.train.events import Callback, Stage
 from actograph.train.loop import Loop
 from actograph.train.state import Phase
 from actograph.train.step import Supervised
+from actograph.train.step_clip import Clip
 from actograph.train.step_precision import MixedPrecision
 from actograph.train.step_wrapper import find_step
 
@@ -97,11 +96,13 @@ class RunCallback(Callback):
             self.recording.phase(str(progress.phase), fit=self._num_fits - 1, epoch=progress.epoch)
 
     def after_loss(self, loop: Loop) -> None:
-        """Note the training loss."""
-        if self._is_fitting and loop.progress.phase is Phase.TRAIN:
+        """Note the training loss, and what came of a batch in either phase."""
+        if not self._is_fitting:
+            return
+        if loop.progress.phase is Phase.TRAIN:
             self.recording.loss(loop.batch.loss)
             self.recording.before_backward()
-            self._note_targets(loop)
+        self._note_targets(loop)
 
     def before_batch(self, loop: Loop) -> None:
         """Count the steps that were left out so far."""
@@ -116,6 +117,16 @@ class RunCallback(Callback):
                 precision.scale if is_skipped else 0.0
             )  # sync: the scaler has waited for the device already
             self.recording.scaled_step(loop.optimizer, scale, has_moved=not is_skipped)
+
+    def before_step(self, loop: Loop) -> None:
+        """Note at what the gradients are going to be clipped, and measure them before."""
+        clip = find_step(loop.step, Clip) if self._is_fitting else None
+        if clip is not None:
+            if clip.norm is not None:
+                self.recording.clips("norm", clip.norm)
+            elif clip.value is not None:
+                self.recording.clips("value", clip.value)
+            self.recording.gradients()
 
     def after_phase(self, loop: Loop) -> None:
         """Note what the epoch was worth."""
@@ -155,11 +166,13 @@ class RunCallback(Callback):
 
     def _note_targets(self, loop: Loop) -> None:
         plain = find_step(loop.step, Supervised)
-        loss_func = None if plain is None else plain.loss_func
-        if isinstance(loss_func, nn.CrossEntropyLoss):
-            self.recording.targets(loop.batch.pred, loop.batch.y, loss_func.ignore_index)
-        elif loss_func is functional.cross_entropy:
-            self.recording.targets(loop.batch.pred, loop.batch.y)
+        call = (
+            None
+            if plain is None
+            else loss_call_of(plain.loss_func, loop.batch.pred, loop.batch.y, loop.batch.loss)
+        )
+        if call is not None:
+            self.recording.loss_call(call)
 
     def _check_joined(self) -> None:
         """Refuse settings that would be ignored."""

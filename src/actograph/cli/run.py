@@ -34,7 +34,10 @@ def run(
         int | None, typer.Option(help="Record every so many steps, whatever that costs; 1: each step.")
     ] = None,
     budget: Annotated[
-        float | None, typer.Option(help=f"Share of the step time recording may take.  [default: {BUDGET}]")
+        float | None,
+        typer.Option(
+            help=f"Share of the time recording may take after its first second.  [default: {BUDGET}]"
+        ),
     ] = None,
     grad: Grad = False,
 ) -> None:

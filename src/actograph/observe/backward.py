@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 from actograph.hooks.recomputation import is_in_backward
+from actograph.recording.facts.loss_call import LossCall
 from actograph.recording.recording import Recording
 from actograph.sketch.observe import is_measurable
 
@@ -39,8 +40,10 @@ class BackwardListener:
         if not is_in_backward():
             self._guarded(self._note_loss, tensors)
 
-    def before_clip(self) -> None:
+    def before_clip(self, kind: str, limit: object) -> None:
         """Measure the gradients, once after a backward: a second clip finds them clipped."""
+        if isinstance(limit, (int, float)):
+            self._guarded(self._recording.clips, kind, float(limit))
         if not self.is_clipped:
             self.is_clipped = True
             self._guarded(self._recording.gradients)
@@ -48,6 +51,10 @@ class BackwardListener:
     def after_scale(self, scaler: GradScaler, outputs: object, scaled: object) -> None:
         """Remember the loss that was scaled."""
         self._guarded(self._note_scale, scaler, outputs, scaled)
+
+    def after_loss(self, call: LossCall) -> None:
+        """Note what a loss was computed of."""
+        self._guarded(self._recording.loss_call, call)
 
     def before_scaled_step(self) -> None:
         """Watch whether an optimizer is going to move."""
@@ -61,10 +68,6 @@ class BackwardListener:
         if not has_moved:
             self.forget()  # of losses whose update was left out
         self._guarded(self._note_scaled_step, scaler, optimizer, has_moved)
-
-    def before_loss(self, outputs: object, targets: object, ignored: int) -> None:
-        """Note what a cross-entropy is given."""
-        self._guarded(self._recording.targets, outputs, targets, ignored)
 
     def _note_loss(self, tensors: object) -> None:
         self.is_clipped = False

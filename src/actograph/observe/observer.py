@@ -128,7 +128,7 @@ class Observer:
         is_unmeasured = self._gradients and self._backward.is_clipped
         if optimizer not in self._optimizers and self.recording.is_open and not is_unmeasured:
             self._add(optimizer)
-        if self._gradients and optimizer in self._optimizers:
+        if optimizer in self._optimizers:
             self.recording.begin_update(optimizer, args, kwargs)
 
     def _add(self, optimizer: Optimizer) -> None:
@@ -146,7 +146,7 @@ class Observer:
         if optimizer not in self._optimizers:
             # it has a closure or its gradients were clipped: its updates are seen from the next one on
             self._add(optimizer)
-        elif self._gradients:
+        else:
             self.recording.end_update(optimizer)
         self.recording.note_update(optimizer)
         self.recording.note_losses(optimizer)

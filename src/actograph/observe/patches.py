@@ -18,10 +18,9 @@ from torch.nn import functional
 from torch.nn.utils import clip_grad
 
 from actograph.hooks.hiding import hidden
-from actograph.recording.recording import NO_CLASS
+from actograph.recording.facts.loss_call import MEAN, NO_CLASS, PLACES, LossCall
 
 HUB = "_actograph_hub"  # attribute of what is patched
-IGNORE_INDEX = 4  # where cross_entropy takes it: input, target, weight, size_average, ignore_index
 Function = Callable[..., Any]
 
 
@@ -31,11 +30,11 @@ class Listener(Protocol):
     def before_backward(self, tensors: object) -> None:
         """Note that ``torch.autograd.backward`` is about to run on these."""
 
-    def before_clip(self) -> None:
-        """Note that gradients are about to be clipped."""
+    def before_clip(self, kind: str, limit: object) -> None:
+        """Note that gradients are about to be clipped, by "norm" or by "value", at a limit."""
 
-    def before_loss(self, outputs: object, targets: object, ignored: int) -> None:
-        """Note what a cross-entropy is about to be computed of."""
+    def after_loss(self, call: LossCall) -> None:
+        """Note what a loss was computed of."""
 
     def after_scale(self, scaler: GradScaler, outputs: object, scaled: object) -> None:
         """Note what a scaler has multiplied with its scale."""
@@ -49,7 +48,7 @@ class Listener(Protocol):
 
 @contextlib.contextmanager
 def patched(listener: Listener) -> Iterator[None]:
-    """Tell the listener of backwards, clips, scalings and cross-entropies until the block is left.
+    """Tell the listener of backwards, clips, scalings and losses until the block is left.
 
     Several may listen at once and leave in any order: the places are patched for the first and put back after the last.
     """
@@ -82,8 +81,10 @@ class _Hub:
                 for name in ("clip_grad_norm_", "clip_grad_value_")
             ],
             (GradScaler, "scale", _scale),
+            *[
+                (functional, name, _loss) for name in PLACES
+            ],  # torch.nn.CrossEntropyLoss and its like call them
             (GradScaler, "step", _scaled_step),
-            (functional, "cross_entropy", _cross_entropy),  # torch.nn.CrossEntropyLoss calls it
             (
                 torch.jit._recursive,
                 "create_script_module",
@@ -108,13 +109,13 @@ class _Hub:
         for listener in tuple(self.listeners):
             listener.before_backward(tensors)
 
-    def before_clip(self) -> None:
+    def before_clip(self, kind: str, limit: object) -> None:
         for listener in tuple(self.listeners):
-            listener.before_clip()
+            listener.before_clip(kind, limit)
 
-    def before_loss(self, outputs: object, targets: object, ignored: int) -> None:
+    def after_loss(self, call: LossCall) -> None:
         for listener in tuple(self.listeners):
-            listener.before_loss(outputs, targets, ignored)
+            listener.after_loss(call)
 
     def after_scale(self, scaler: GradScaler, outputs: object, scaled: object) -> None:
         for listener in tuple(self.listeners):
@@ -147,29 +148,46 @@ def _backward(original: Function, listener: Listener) -> Function:
 
 
 def _clip(original: Function, listener: Listener) -> Function:
+    kind = original.__name__.removeprefix("clip_grad_").removesuffix("_")  # "norm" or "value"
+    keyword = "max_norm" if kind == "norm" else "clip_value"
+
     @functools.wraps(original)
     def clip(*args: Any, **kwargs: Any) -> Any:
         if not torch.compiler.is_compiling():
-            listener.before_clip()
+            listener.before_clip(kind, args[1] if len(args) > 1 else kwargs.get(keyword))
         return original(*args, **kwargs)
 
     return clip
 
 
-def _cross_entropy(original: Function, listener: Listener) -> Function:
-    @functools.wraps(original)
-    def cross_entropy(*args: Any, **kwargs: Any) -> Any:
-        if not torch.compiler.is_compiling() and not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-            outputs = args[0] if args else kwargs.get("input")
-            targets = args[1] if len(args) > 1 else kwargs.get("target")
-            listener.before_loss(
-                outputs,
-                targets,
-                args[IGNORE_INDEX] if len(args) > IGNORE_INDEX else kwargs.get("ignore_index", NO_CLASS),
-            )
-        return original(*args, **kwargs)
+def _loss(original: Function, listener: Listener) -> Function:
+    name = original.__name__
+    places = PLACES[name]
 
-    return cross_entropy
+    @functools.wraps(original)
+    def loss(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        if not torch.compiler.is_compiling() and not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            listener.after_loss(
+                LossCall(
+                    name,
+                    _argument(args, kwargs, 0, "input"),
+                    _argument(args, kwargs, 1, "target"),
+                    _argument(args, kwargs, places.ignored, "ignore_index", NO_CLASS),
+                    _argument(args, kwargs, places.reduction, "reduction", MEAN),
+                    _argument(args, kwargs, places.smoothing, "label_smoothing", 0.0),
+                    result,
+                )
+            )
+        return result
+
+    return loss
+
+
+def _argument(
+    args: tuple[Any, ...], kwargs: dict[str, Any], place: int | None, name: str, default: Any = None
+) -> Any:
+    return args[place] if place is not None and len(args) > place else kwargs.get(name, default)
 
 
 def _scale(original: Function, listener: Listener) -> Function:

@@ -58,7 +58,8 @@ def watch(
         out: run directory; None makes ``runs/<date>-<time>-<name>``, ":memory:" keeps the run in memory.
         name: what to call the run; the model's class when None.
         select: which layers: a pattern on names, a module class, a predicate (name, module), or a list of these.
-        budget: share of the step time that recording may take; steps are thinned evenly to keep it. None: every step.
+        budget: share of the step time that recording may take, its first second not counted; steps are thinned evenly to
+            keep it. None: every step.
         grad: whether to record the gradients by the layers' outputs too.
         gradients: whether to record the optimizer's parameters: their gradients, weights and updates.
         functional: whether to record activations called as functions (``F.relu``), which slows each call of torch in the

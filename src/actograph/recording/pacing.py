@@ -1,7 +1,8 @@
 """`Pacer`: which steps to record so that recording keeps within its budget.
 
 No idea of what is recorded. Steps are thinned evenly: every step, every second, every third, ...; which one is decided by
-what recorded steps have cost so far and how long steps take without it.
+what recorded steps have cost so far and how long steps take without it. The first second of recording is free: a short
+training, which nobody waits for, is recorded whole, and so is the beginning of a long one, where most faults show.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 from actograph.errors import UsageError
 from actograph.runlog.schema import Cost
 
+FREE_S = 1.0  # of recording: not felt, and enough for some hundred steps of a small network
 WARM_UP_STEPS = 3  # the first steps allocate, discover and warm caches: they are recorded but teach nothing
 LONGEST_INTERVAL = (
     10_000  # steps between two recorded ones, where steps take no time of their own that is worth a mention
@@ -22,11 +24,14 @@ MEMORY = 0.9  # weight of the past in the running means: about the last ten step
 class Pacer:
     """Keeps the recorder's share of the time at or below ``budget`` (a share of the step time without it; None: no limit).
 
+    What the first ``free_s`` seconds of recording take is not counted.
+
     Raises UsageError when the budget is not between 0 and 1.
     """
 
-    def __init__(self, budget: float | None) -> None:
+    def __init__(self, budget: float | None, free_s: float = FREE_S) -> None:
         self.budget = check_budget(budget)
+        self.free_s = free_s
         self.every = 1
         self.recorder_s = 0.0
         self.elapsed_s = 0.0
@@ -41,6 +46,11 @@ class Pacer:
     def records_now(self) -> bool:
         """Whether the step that is open is to be recorded."""
         return self.steps_seen >= self._next_step
+
+    @property
+    def records_next(self) -> bool:
+        """Whether the step after the open one is known to be recorded; one right after a recorded step is not."""
+        return self.steps_seen + 1 == self._next_step
 
     def end_step(self, elapsed_s: float, measuring_s: float, storing_s: float = 0.0) -> None:
         """Note how long the open step took, and what the recorder's two parts of that were; open the next step.
@@ -73,7 +83,7 @@ class Pacer:
         self._next_step = self.steps_seen
 
     def _interval(self) -> int:
-        if self.budget is None or math.isnan(self._cost_s):
+        if self.budget is None or math.isnan(self._cost_s) or self.recorder_s < self.free_s:
             return 1
         allowed_s = max(self.budget * self._step_s - self._store_s, self._cost_s / LONGEST_INTERVAL)
         return max(1, math.ceil(self._cost_s / allowed_s)) if allowed_s > 0.0 else 1

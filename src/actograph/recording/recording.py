@@ -5,7 +5,7 @@ a driver needs: `attach`, `optimizer`, `phase`, `loss`, `gradients`, `step`, `cl
 given has stepped; micro-batches before that merge into it. Steps count from 0 over the life of the recording. A driver that
 sees every optimizer's step by itself gives them with ``hooked=False`` and says what comes when: `begin_update`,
 `end_update`, `note_update`, `note_losses`, `end_step`. For facts (docs/design/0013) a driver also says `before_backward` and
-`targets`.
+`loss_call`, or `targets`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from actograph.hooks.recomputation import will_be_repeated
 from actograph.layout.layer import LayerInfo
 from actograph.layout.row import Counts, Floats
 from actograph.recording.cadence import EveryNth
+from actograph.recording.facts.loss_call import NO_CLASS, LossCall
 from actograph.recording.facts.recorder import FactRecorder
 from actograph.recording.order import LayerOrder
 from actograph.recording.pacing import Pacer
@@ -49,8 +50,11 @@ from actograph.train.waiting import MAX_WAITING, Waiting
 
 MAX_ON_THE_WAY = 64  # steps whose rows may be on their way: each holds 3 KB a layer of pinned memory
 
+LOSS_SHARE = 0.25  # of the budget, for what comes of the samples: it costs less than layers, so more steps are looked at
 TRAIN = "train"
-NO_CLASS = -100  # torch's number for the class that a cross-entropy leaves out, where nobody says another
+VALID = "valid"
+LOSS_MEMORY = 0.2  # weight of a loss in their running mean: about the last five steps
+STRANGE_RISE = 1.0  # of the running mean: a loss twice as high
 LOSS = "loss"
 
 
@@ -85,6 +89,9 @@ class Recording:
         self._writer = writer
         self._select = select
         self._pacer = Pacer(budget) if every is None else EveryNth(every)
+        self._loss_pacer = (
+            EveryNth(every) if every else Pacer(None if budget is None else LOSS_SHARE * budget)
+        )
         self._clock = clock
         self._block = Block()
         self._order = LayerOrder()
@@ -100,6 +107,8 @@ class Recording:
         self._parameters = ParameterRecorder(writer)
         self._facts = FactRecorder(writer)
         self._parameters_s = 0.0  # what measuring parameters took in the open step
+        self._outcomes_s = 0.0  # what looking at its losses took
+        self._ahead_s = 0.0  # what was done for the next recorded step ahead of it
         self._phase: str | None = None
         self._loss_scale = 1.0
         self._is_told_losses = self._is_told_scale = False  # by a driver, not seen
@@ -109,6 +118,7 @@ class Recording:
         self._step = 0
         self.has_forward = False  # gradients enabled, in whatever mode, since the last step ended
         self._step_began_s: float | None = None  # when the first forward of the open step began
+        self._usual_loss: float | None = None  # running mean
         self._losses: list[Tensor | float] = []  # of the open step's micro-batches
         self._on_the_way: deque[tuple[int, StepRows]] = deque()  # rows, by step
         self._left_out: list[Tensor | float] = []  # losses of the last update that a scaler left out in it
@@ -160,6 +170,7 @@ class Recording:
         if optimizer not in self._optimizers:
             self._optimizers.append(optimizer)
         index = self._optimizers.index(optimizer)
+        self._facts.add_optimizer(optimizer, _suffix(index, 0))
         if gradients:
             self._parameters.add_optimizer(optimizer, _suffix(index, 0))
         else:
@@ -169,9 +180,8 @@ class Recording:
         handles = self._handles[optimizer] = []
         if not hooked:
             return
-        if gradients:
-            handles.append(optimizer.register_step_pre_hook(self.begin_update))
-            handles.append(optimizer.register_step_post_hook(self.end_update))
+        handles.append(optimizer.register_step_pre_hook(self.begin_update))
+        handles.append(optimizer.register_step_post_hook(self.end_update))
         handles.append(optimizer.register_step_post_hook(self.note_update))
         if index == 0:
             handles.append(optimizer.register_step_post_hook(self._after_optimizer_step))
@@ -197,14 +207,26 @@ class Recording:
 
         A step's loss is the mean of its micro-batches'; if each was ``divided_by`` their number already, their sum.
         """
+        if self._loss_pacer.records_now:
+            self._facts.note_backward(value, self._step)
         if not self._is_told_losses:
             self._note_one_loss(value, divided_by)
 
     def _note_one_loss(self, value: Tensor | float, divided_by: float) -> None:
         if isinstance(value, Tensor) and value.device.type == "cpu":
             value = value.item()  # no sync: it is on the host
+        if isinstance(value, float) and self._is_strange(value):
+            self._facts.note_strange_loss(self._step)
         self._losses.append(value.detach() if isinstance(value, Tensor) else value)
         self._divisors.add(divided_by)
+
+    def _is_strange(self, loss: float) -> bool:
+        """Tell whether a loss is not finite or lies well above the last ones: then a thinned run looks at this step too."""
+        if not math.isfinite(loss):
+            return True
+        usual = self._usual_loss
+        self._usual_loss = loss if usual is None else usual + LOSS_MEMORY * (loss - usual)
+        return usual is not None and loss - usual > STRANGE_RISE * abs(usual)
 
     def before_backward(self) -> None:
         """Say that a backward is about to begin; where nobody does, gradients left over are not looked for."""
@@ -212,12 +234,17 @@ class Recording:
 
     def targets(self, outputs: object, targets: object, ignored: int = NO_CLASS) -> None:
         """Say what a cross-entropy was given: logits (N, C, ...), class numbers (N, ...), and the one it leaves out."""
+        self.loss_call(LossCall("cross_entropy", outputs, targets, ignored))
+
+    def loss_call(self, call: LossCall) -> None:
+        """Say what one of torch's losses was computed of; without gradients it belongs to an evaluation."""
         if not torch.is_grad_enabled():
-            self._facts.note_loss(self._step)
-        elif self._pacer.records_now and self._phase in (None, TRAIN):
+            if self._phase != TRAIN:
+                self._facts.note_evaluated(call, self._step)
+        elif self._loss_pacer.records_now and self._phase in (None, TRAIN):
             began_s = self._clock()
-            self._facts.note_targets(outputs, targets, ignored, self._step)
-            self._parameters_s += self._clock() - began_s
+            self._facts.note_loss_call(call, self._step)
+            self._outcomes_s += self._clock() - began_s
 
     def scaled_step(self, optimizer: torch.optim.Optimizer, scale: float, *, has_moved: bool) -> None:
         """Say that a gradient scaler was asked for an update, and whether it let the optimizer move (else its ``scale``).
@@ -240,7 +267,13 @@ class Recording:
         if self._pacer.records_now:
             began_s = self._clock()
             self._parameters.measure_gradients()
+            self._facts.note_gradients()
             self._parameters_s += self._clock() - began_s
+
+    def clips(self, kind: str, limit: float) -> None:
+        """Say that gradients are about to be clipped, by ``kind`` "norm" or "value", at a limit."""
+        if self._pacer.records_now:
+            self._facts.note_clip(kind, limit, self._step)
 
     def step(self, **scalars: float) -> None:
         """Note scalars; in a training loop without an optimizer given, this ends the step as well.
@@ -251,6 +284,8 @@ class Recording:
             self.end_step()
         at = max(self._step - 1, 0)
         for name, value in scalars.items():
+            if self._phase == VALID:
+                self._facts.note_told(name)
             self._writer.add_scalar(name, at, float(value), self._phase or TRAIN)
 
     def close(self, status: str = "finished") -> None:
@@ -260,6 +295,7 @@ class Recording:
         if any(not math.isfinite(loss) for loss in self._losses):
             self.end_step()  # a NaN ended the training before the optimizer could end the step: it is what there is to see
         self._losses = []
+        self._facts.close()
         self._drain()
         for optimizer in self._optimizers:
             self._parameters.discard(optimizer)  # lets go of its copy of the weights
@@ -392,15 +428,24 @@ class Recording:
         self, optimizer: torch.optim.Optimizer, args: Sequence[object], kwargs: Mapping[str, object]
     ) -> None:
         """Measure what the optimizer is about to change; arguments are those of its step's pre-hook."""
-        if self._pacer.records_now:
-            began_s = self._clock()
-            has_closure = kwargs.get("closure", args[1] if len(args) > 1 else None) is not None
+        is_recorded = self._pacer.records_now
+        if not (is_recorded or self._pacer.records_next):
+            self._facts.count_update(optimizer)
+            return
+        began_s = self._clock()
+        has_closure = kwargs.get("closure", args[1] if len(args) > 1 else None) is not None
+        self._facts.begin_update(optimizer, is_recorded=is_recorded, has_gradients=not has_closure)
+        if is_recorded and optimizer in self._parameters:
             self._parameters.begin_update(optimizer, has_gradients=not has_closure)
-            self._parameters_s += self._clock() - began_s
+        spent_s = self._clock() - began_s
+        if is_recorded:
+            self._parameters_s += spent_s
+        else:
+            self._ahead_s += spent_s
 
     def end_update(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         """Measure what the optimizer has changed."""
-        if self._pacer.records_now:
+        if self._pacer.records_now and optimizer in self._parameters:
             began_s = self._clock()
             self._parameters.end_update(optimizer, self._step)
             self._num_waiting += 1
@@ -413,6 +458,9 @@ class Recording:
         self._facts.after_update(
             optimizer, f"optimizer{_suffix(index, 0)}", self._step, is_recorded=self._pacer.records_now
         )
+        self._num_waiting += (
+            self._pacer.records_now and optimizer not in self._parameters
+        )  # else counted already
         self._parameters_s += self._clock() - began_s
 
     def _after_optimizer_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
@@ -438,7 +486,10 @@ class Recording:
             self._drain(waits=False)
         now_s = self._clock()
         elapsed_s = now_s - (began_s if self._step_began_s is None else self._step_began_s)
-        self._pacer.end_step(elapsed_s, measured_s - began_s + self._take_hook_time(), now_s - measured_s)
+        outcomes_s, self._outcomes_s = self._outcomes_s, 0.0
+        self._loss_pacer.end_step(elapsed_s, outcomes_s)
+        measuring_s = measured_s - began_s + self._take_hook_time()
+        self._pacer.end_step(elapsed_s, measuring_s, now_s - measured_s + outcomes_s)
         self._step_began_s = None
         self.has_forward = False
         self._left_out = []
@@ -448,6 +499,8 @@ class Recording:
 
     def _take_hook_time(self) -> float:
         total_s, self._parameters_s = self._parameters_s, 0.0
+        if self._pacer.records_now:
+            total_s, self._ahead_s = total_s + self._ahead_s, 0.0
         for hooks in self._hooks.values():
             total_s += hooks.elapsed_s
             hooks.elapsed_s = 0.0

@@ -25,6 +25,7 @@ class InputsCollapsed(Rule):
     """
 
     id: ClassVar[str] = "inputs-collapsed"
+    leads_to: ClassVar[tuple[str, ...]] = ("labels-misaligned", "label-noise", "overfitting")
     measured: ClassVar[str] = (
         "Smallest and largest value of the first tensor of each recorded training forward, all samples together: exactly"
         " equal, in every step up to the end."

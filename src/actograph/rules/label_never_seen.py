@@ -28,6 +28,7 @@ class LabelNeverSeen(Rule):
     """
 
     id: ClassVar[str] = "label-never-seen"
+    leads_to: ClassVar[tuple[str, ...]] = ("overfitting",)
     measured: ClassVar[str] = (
         "Labels of recorded batches, counted for each class: the first class or the last one with none at all, every other"
         " one with at least `samples`."
@@ -41,9 +42,9 @@ class LabelNeverSeen(Rule):
     )
 
     samples: float = threshold(
-        30.0,
+        15.0,
         "labels",
-        "our choice: of a class as frequent as the rarest other one 30 are expected, none by chance e^-30",
+        "our choice: of a class as frequent as the rarest other one 15 are expected, none by chance e^-15",
     )
 
     def check(self, view: RunView) -> Iterator[Finding | Abstention]:

@@ -38,9 +38,22 @@ class FactKind(StrEnum):
     BATCHES = "batches"  # subject: a model; how many of its inputs were different
     PROBABILITIES = "probabilities"  # subject: a loss that takes logits and was given probabilities
     LABELS = "labels"  # subject: a loss; how often each class was its target
+    LOSS_CALLS = "loss calls"  # subject: a loss; how it is called in training, and what came of the samples
+    BROADCAST_LOSS = "broadcast loss"  # subject: a loss; outputs and targets of different shapes
+    BACKWARD_FROM = (
+        "backward from"  # subject: a loss; the number a backward began with over what the loss returned
+    )
+    NEGATED_LOSS = "negated loss"  # subject: a loss; a backward began with the negative of what it returned
+    MAXIMIZED = "maximized"  # subject: an optimizer that goes up what its backward began with
+    EVALUATION = "evaluation"  # subject: a phase of scalars; what came of the samples of an evaluation
+    SAMPLES = "samples"  # subject: a phase of scalars; how many of the evaluated samples were trained on
+    FEATURES = "features"  # subject: a model; the scales of its input's features
     FLOW = "flow"  # subject: a module with weights; what feeds it, see `runlog.flow`
     SCALE = "scale"  # subject: a weight; its size at the start, and that of its gradients at some steps
     SKIPPED_UPDATE = "skipped update"  # subject: an optimizer that a gradient scaler did not let move
+    SETTINGS = "settings"  # subject: an optimizer; what it was set to, since it was so
+    CLIPPING = "clipping"  # subject: "norm" or "value"; the limit at which gradients were clipped
+    DROPOUT = "dropout"  # subject: a layer that drops a share of its values
 
 
 @dataclass(frozen=True)

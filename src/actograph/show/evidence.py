@@ -5,10 +5,13 @@ No idea of pages.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import plotly.graph_objects as go
 
 from actograph.rules.rule import Finding, Severity
 from actograph.runlog.view import STATISTICS, RunView
+from actograph.show import finding_figures as drawn
 from actograph.show import theme
 from actograph.show.figures import base_figure, loss_curve, schedule_panels
 from actograph.show.series import LOSS, VALID, schedules, training_loss
@@ -23,6 +26,22 @@ STATISTIC_OF_RULE = {
     "sparse": "zeros",
     "": "std",
 }
+# Rules whose evidence is neither that nor the loss alone, by the beginning of the rule's name.
+FIGURE_OF_RULE: Mapping[str, Callable[[RunView, Finding], go.Figure | None]] = {
+    "learning-rate": drawn.loss_with_rate,
+    "missing-warmup": drawn.loss_with_rate,
+    "momentum": drawn.loss_with_rate,
+    "initialization": drawn.depth_profile,
+    "missing-normalization": drawn.depth_profile,
+    "vanishing-gradients": drawn.depth_profile,
+    "head-initialization": drawn.depth_profile,
+    "softmax-in-hidden-layer": drawn.depth_profile,
+    "inputs": drawn.inputs_over_time,
+    "exploding-gradients": drawn.gradient_over_time,
+    "clipping": drawn.gradient_over_time,
+    "optimizer-epsilon": drawn.gradient_over_time,
+}
+BY_LAYER = (drawn.depth_profile,)  # these have layers along their axis, not steps
 SEVERITY_COLOURS = {
     Severity.NOTE: theme.BLUE,
     Severity.WARNING: theme.ORANGE,
@@ -30,6 +49,7 @@ SEVERITY_COLOURS = {
 }
 HIGHLIGHT = 0.14  # opacity: the curve stays readable
 FINDING_PX = 230
+TWO_PANELS_PX = 330
 
 
 def run_loss(view: RunView) -> go.Figure:
@@ -55,13 +75,19 @@ def run_schedule(view: RunView) -> go.Figure:
 
 
 def finding_figure(view: RunView, finding: Finding) -> go.Figure:
-    """Draw what a finding is about, its steps highlighted: the layer's telling statistic, or the loss."""
-    figure = run_loss(view) if finding.layer is None else _statistic_curve(view, finding)
-    figure.add_shape(
-        type="rect", xref="x", yref="paper", x0=finding.first_step - 0.5, x1=finding.last_step + 0.5, y0=0, y1=1,
-        fillcolor=SEVERITY_COLOURS[finding.severity], opacity=HIGHLIGHT, line={"width": 0}, layer="below",
-    )  # fmt: skip
-    return figure.update_layout(height=FINDING_PX)
+    """Draw what a finding is about, its steps highlighted: what `FIGURE_OF_RULE` says, a layer's statistic, or the loss."""
+    draw = next((one for start, one in FIGURE_OF_RULE.items() if finding.rule.startswith(start)), None)
+    figure = None if draw is None else draw(view, finding)
+    if figure is None:
+        figure = run_loss(view) if finding.layer is None else _statistic_curve(view, finding)
+        draw = None
+    if draw not in BY_LAYER:
+        figure.add_shape(
+            type="rect", xref="x", yref="paper", x0=finding.first_step - 0.5, x1=finding.last_step + 0.5, y0=0, y1=1,
+            fillcolor=SEVERITY_COLOURS[finding.severity], opacity=HIGHLIGHT, line={"width": 0}, layer="below",
+        )  # fmt: skip
+    panels = sum(1 for name in figure.layout if str(name).startswith("yaxis"))
+    return figure.update_layout(height=FINDING_PX if panels <= 1 else TWO_PANELS_PX)
 
 
 def _statistic_curve(view: RunView, finding: Finding) -> go.Figure:

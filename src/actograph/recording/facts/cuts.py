@@ -144,7 +144,7 @@ def _cuts(
         ]
         before = [one for one in without if sources and calls.index(one) <= calls.index(sources[-1])]
         if (before and call in behind) or (before and _is_before(call, behind, calls)):
-            yield before[-1], call, "detach"
+            yield sources[-1], call, "detach"
             return
     first = calls.index(behind[0])
     is_prefix = all(calls.index(call) < first for call in without)

@@ -46,6 +46,9 @@ class HolderFacts:
             self._shape = (len(optimizers), *shape)
             self._learn(optimizers)
         self._table.look(FactKind.MISSING_GRADIENT, step)
+        self._table.look(FactKind.MAXIMIZED, step)
+        if any(group.get("maximize", False) for group in optimizer.param_groups):
+            self._table.note(FactKind.MAXIMIZED, f"optimizer {list(self._optimizers).index(optimizer)}", step)
         missing = [p for p in self._optimizers[optimizer] if p.grad is None and p.requires_grad]
         before = self.missing.get(optimizer, [])
         if missing or before:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from weakref import ref
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,10 +25,23 @@ from actograph.sketch.observe import is_measurable, observe_output
 from actograph.train.waiting import Waiting
 
 PHASE = "input"  # of the scalars, beside "train" and "valid"
+STORED_UP_TO = 64  # steps whose numbers are all stored
+STORED_SHARE = 0.25  # of the later ones
+MAX_FEATURES = 512  # of a table whose columns are measured one by one
+MATRIX = 2  # axes of a table
+MIN_ROWS = 8  # of a batch that tells the spread of a column
 NUM_PROBED = 16  # values of a batch that tell it from others
 MAX_KNOWN = 4096  # batches remembered
 
 AddScalar = Callable[[str, int, float, str], None]
+
+
+@dataclass
+class _Features:
+    """Sums over batches of each column's mean, its square and its variance (3, F)."""
+
+    sums: Floats
+    num: int = 0
 
 
 @dataclass
@@ -35,6 +50,8 @@ class _Source:
 
     name: str
     suffix: str  # of its scalars
+    last: ref[Tensor] | None = None  # input of the last forward with gradients
+    features: _Features | None = None
     slots: dict[torch.device, Slot] = field(default_factory=dict)
     known: set[bytes] = field(default_factory=set)
     batch_size: float = 0.0
@@ -53,6 +70,7 @@ class InputFacts:
         self._sources: dict[int, _Source] = {}
         self._waiting = Waiting[tuple[_Source, int]]()
         self._rows = Waiting[tuple[_Source, int, float]]()  # with the size of the step's last batch
+        self._columns = Waiting[tuple[_Source, int]]()
         self._measured: dict[int, tuple[_Source, Slot]] = {}
         self._empty: dict[torch.device, Tensor] = {}  # rows without values, each on its device
 
@@ -61,10 +79,35 @@ class InputFacts:
         name = prefix.rstrip(".") or ROOT_NAME
         self._sources[id(model)] = _Source(name, f"@{name}" if prefix else "")
 
+    def begin(self, model: nn.Module, inputs: object) -> None:
+        """Remember what a training forward gets, until the next one: it is looked at if its loss is strange."""
+        if torch.is_grad_enabled():
+            found = _first_of(inputs)
+            self._sources[id(model)].last = None if found is None else ref(found)
+
+    def look_back(self, step: int) -> None:
+        """Look whether the inputs of the last forwards were finite, and of more than one value."""
+        for source in self._sources.values():
+            found = None if source.last is None else source.last()
+            if found is not None and found.device.type == "cpu":  # elsewhere recorded steps have to do
+                values = found.detach()
+                nan, inf = int(values.isnan().sum()), int(values.isinf().sum())  # no sync: on the host
+                for kind in (FactKind.NON_FINITE_INPUT, FactKind.CONSTANT_INPUT):
+                    self._table.look(kind, step)
+                if nan or inf:
+                    share = (nan + inf) / values.numel()
+                    self._note_non_finite(source, step, float(nan), float(inf), share)
+                elif values.numel() > 1 and values.amin() == values.amax():
+                    value = float(values.reshape(-1)[0])
+                    self._table.note(FactKind.CONSTANT_INPUT, source.name, step, value=value)
+
+    def _note_non_finite(self, source: _Source, step: int, nan: float, inf: float, share: float) -> None:
+        self._table.note(FactKind.NON_FINITE_INPUT, source.name, step, nan=nan, inf=inf, share=share)
+
     def enter(self, model: nn.Module, inputs: object, step: int) -> None:
         """Measure what a forward that is recorded gets."""
-        found = next((tensor for _, tensor in tensors_of(inputs) if is_measurable(tensor)), None)
-        if found is None or not found.numel():
+        found = _first_of(inputs)
+        if found is None:
             return
         source = self._sources[id(model)]
         slot = source.slots.get(found.device)
@@ -77,6 +120,8 @@ class InputFacts:
         number, source.num_forwards = source.num_forwards, source.num_forwards + 1
         if is_looked_at(number):
             self._waiting.add((source, step), _probe(found))
+            if found.ndim == MATRIX and len(found) >= MIN_ROWS and 1 < found.shape[1] <= MAX_FEATURES:
+                self._columns.add((source, step), _spread_of_columns(found))
 
     def end_step(self, step: int) -> None:
         """Let what was measured since the last step wait on its device."""
@@ -90,7 +135,9 @@ class InputFacts:
             self._table.look(FactKind.NON_FINITE_INPUT, step)
             self._table.look(FactKind.CONSTANT_INPUT, step)
             self._judge(source, row, step)
-            if is_looked_at(step):  # a step, not a count: a run that goes on keeps the same ones
+            if step < STORED_UP_TO or is_looked_at(
+                step, STORED_SHARE
+            ):  # a step, not a count: a run that goes on keeps the same ones
                 self._store(source, row, step, batch_size)
 
     def _judge(self, source: _Source, row: Floats, step: int) -> None:
@@ -98,9 +145,7 @@ class InputFacts:
         if bad:
             share = bad / float(bad + moments(row).num)
             nan = float(row[Field.NAN])
-            self._table.note(
-                FactKind.NON_FINITE_INPUT, source.name, step, nan=nan, inf=bad - nan, share=share
-            )
+            self._note_non_finite(source, step, nan, bad - nan, share)
         else:
             self._table.end(FactKind.NON_FINITE_INPUT, source.name)
         if row[Field.MIN] == row[Field.MAX] and not bad and moments(row).num > 1:
@@ -121,6 +166,8 @@ class InputFacts:
     def drain(self, *, waits: bool = True) -> None:
         """Judge and count the batches that waited on the device."""
         self._take_rows(waits=waits)
+        for (source, step), numbers in self._columns.take(waits=waits):
+            self._take_columns(source, step, numbers.reshape(2, -1))
         seen: dict[int, tuple[_Source, int]] = {}
         for (source, step), numbers in self._waiting.take(waits=waits):
             key = numbers.tobytes()
@@ -134,6 +181,43 @@ class InputFacts:
                 FactKind.BATCHES, source.name, step,
                 batches=float(source.num_batches), different=float(source.num_new),
             )  # fmt: skip
+
+    def _take_columns(self, source: _Source, step: int, numbers: Floats) -> None:
+        """Add the means and variances (2, F) of a batch's columns, and note the one of the largest scale."""
+        mean, variance = numbers
+        if source.features is None or source.features.sums.shape[1] != len(mean):
+            source.features = _Features(np.zeros((3, len(mean))))
+        features = source.features
+        if not np.isfinite(numbers).all():
+            return
+        features.sums += np.stack([mean, mean**2, variance])
+        features.num += 1
+        center, square, within = features.sums / features.num
+        std = np.sqrt(within + np.maximum(square - center**2, 0.0))
+        size = np.sqrt(std**2 + center**2)
+        varied = np.flatnonzero(std > 0)
+        if not varied.size:
+            return
+        largest = int(varied[np.argmax(std[varied])])
+        self._table.look(FactKind.FEATURES, step)
+        self._table.note(
+            FactKind.FEATURES, source.name, step,
+            features=float(len(std)), varied=float(varied.size), largest=float(largest), largest_std=float(std[largest]),
+            largest_mean=float(center[largest]), median_std=float(np.median(std[varied])),
+            median_size=float(np.median(size[varied])),
+        )  # fmt: skip
+
+
+def _first_of(inputs: object) -> Tensor | None:
+    """Return the first tensor of floating-point numbers among a forward's inputs, None where there is none with values."""
+    found = next((tensor for _, tensor in tensors_of(inputs) if is_measurable(tensor)), None)
+    return found if found is not None and found.numel() else None
+
+
+def _spread_of_columns(x: Tensor) -> Tensor:
+    """Return the mean and the variance of each column of (N, F): (2, F)."""
+    variance, mean = torch.var_mean(x.detach().float(), dim=0)
+    return torch.stack([mean, variance])
 
 
 def _probe(x: Tensor) -> Tensor:

@@ -9,15 +9,20 @@ import torch
 from torch import nn
 
 from actograph.recording.facts.cuts import CutFacts
+from actograph.recording.facts.evaluations import EvaluationFacts
 from actograph.recording.facts.flow import FlowFacts
 from actograph.recording.facts.holders import HolderFacts
 from actograph.recording.facts.inputs import InputFacts
 from actograph.recording.facts.leftovers import LeftoverFacts
+from actograph.recording.facts.loss_call import LossCall
 from actograph.recording.facts.modes import ModeFacts
+from actograph.recording.facts.outcome_facts import OutcomeFacts
 from actograph.recording.facts.scales import ScaleFacts
+from actograph.recording.facts.settings import SettingsFacts
 from actograph.recording.facts.skips import SkipFacts
 from actograph.recording.facts.standing import StandingFacts
 from actograph.recording.facts.targets import TargetFacts
+from actograph.recording.facts.updates import UpdateFacts
 from actograph.runlog.store import RunWriter
 
 
@@ -33,14 +38,19 @@ class FactRecorder:
         self._standing = StandingFacts(table)
         self._inputs = InputFacts(table, writer.add_scalar)
         self._targets = TargetFacts(table)
+        self._outcomes = OutcomeFacts(table, writer.add_scalar)
+        self._evaluations = EvaluationFacts(table, writer.add_scalar)
         self._skips = SkipFacts(table)
         self._flow = FlowFacts(table)
         self._scales = ScaleFacts(table)
+        self._settings = SettingsFacts(table)
+        self._updates = UpdateFacts(writer.add_scalar)
 
     def add_model(self, model: nn.Module, prefix: str) -> None:
         """Take a model into account."""
         for part in (
             self._modes, self._holders, self._cuts, self._standing, self._inputs, self._flow, self._scales,
+            self._settings,
         ):  # fmt: skip
             part.add_model(model, prefix)
 
@@ -49,6 +59,8 @@ class FactRecorder:
     ) -> None:
         """Note what a forward of the model begins with."""
         self._modes.enter(model, is_validation=is_validation, step=step)
+        self._evaluations.enter(inputs, is_recorded=is_recorded)
+        self._inputs.begin(model, inputs)
         if is_recorded:
             self._cuts.enter(model, inputs)
             self._inputs.enter(model, inputs, step)
@@ -60,13 +72,28 @@ class FactRecorder:
         self._modes.leave(model, output)
         self._cuts.leave(model)
 
-    def note_loss(self, step: int) -> None:
+    def note_evaluated(self, call: LossCall, step: int) -> None:
         """Note that a loss was computed without gradients."""
         self._modes.note_loss(step)
+        self._evaluations.add(call, step)
 
-    def note_targets(self, logits: object, target: object, ignored: int, step: int) -> None:
-        """Note what a cross-entropy was given in training."""
-        self._targets.add(logits, target, ignored, step)
+    def note_loss_call(self, call: LossCall, step: int) -> None:
+        """Note what a loss was computed of in a step that is recorded."""
+        if call.name == "cross_entropy":
+            self._targets.add(call.outputs, call.targets, call.ignored, step)
+        self._outcomes.add(call, step)
+
+    def note_backward(self, value: object, step: int) -> None:
+        """Note the number that a backward begins with."""
+        self._outcomes.note_backward(value, step)
+
+    def note_told(self, name: str) -> None:
+        """Note that somebody says a scalar of the validation."""
+        self._evaluations.add_told(name)
+
+    def note_strange_loss(self, step: int) -> None:
+        """Look whether the input was well where the loss is not finite or rises at once."""
+        self._inputs.look_back(step)
 
     def scaled_step(self, subject: str, step: int, scale: float, *, has_moved: bool) -> None:
         """Note an update that was asked of a gradient scaler."""
@@ -76,6 +103,28 @@ class FactRecorder:
         """Note what gradients there are before a backward."""
         self._leftovers.before_backward()
 
+    def add_optimizer(self, optimizer: torch.optim.Optimizer, suffix: str) -> None:
+        """Take an optimizer into account; ``suffix`` tells its scalars from those of others."""
+        self._updates.add_optimizer(optimizer, suffix)
+
+    def note_gradients(self) -> None:
+        """Note that the gradients are complete, unscaled and not clipped, in a recorded step."""
+        self._updates.measure_gradients()
+
+    def count_update(self, optimizer: torch.optim.Optimizer) -> None:
+        """Note that an update is made of which nothing is measured."""
+        self._updates.count_update(optimizer)
+
+    def note_clip(self, kind: str, limit: float, step: int) -> None:
+        """Note that gradients are clipped, by ``kind`` "norm" or "value", at a limit."""
+        self._settings.note_clip(kind, limit, step)
+
+    def begin_update(
+        self, optimizer: torch.optim.Optimizer, *, is_recorded: bool, has_gradients: bool
+    ) -> None:
+        """Note what an optimizer is about to change, in a recorded step and in the one ahead of it."""
+        self._updates.begin_update(optimizer, is_recorded=is_recorded, has_gradients=has_gradients)
+
     def after_update(
         self, optimizer: torch.optim.Optimizer, subject: str, step: int, *, is_recorded: bool
     ) -> None:
@@ -83,6 +132,8 @@ class FactRecorder:
         self._leftovers.after_update(optimizer, subject, step)
         self._scales.after_update(optimizer, step)
         if is_recorded:
+            self._updates.after_update(optimizer, step)
+            self._settings.after_update(optimizer, subject, step)
             self._holders.after_update(optimizer, step)
             missing = self._holders.missing[optimizer]
             if missing:
@@ -93,17 +144,27 @@ class FactRecorder:
     def end_step(self, step: int, *, is_recorded: bool) -> None:
         """Note what stands at the end of a step."""
         self._standing.end_step(step)
+        self._evaluations.end_step()
         self._skips.end_step()
         if is_recorded:
             self._inputs.end_step(step)
 
     def drain(self, *, waits: bool = True) -> None:
         """Note what waited on a device."""
-        for part in (self._leftovers, self._inputs, self._targets, self._standing, self._scales):
+        parts = (
+            self._leftovers, self._inputs, self._targets, self._standing, self._outcomes, self._evaluations,
+            self._scales, self._updates,
+        )  # fmt: skip
+        for part in parts:
             part.drain(waits=waits)
+
+    def close(self) -> None:
+        """End what was evaluated last."""
+        self._evaluations.end_step()
 
     def forget(self) -> None:
         """Let go of optimizers and of hooks."""
         self._leftovers.forget()
         self._scales.forget()
+        self._updates.forget()
         self._cuts.forget()

@@ -19,6 +19,7 @@ from actograph.train.waiting import Waiting
 
 MAX_CLASSES = 256  # of a classification whose labels are counted; a vocabulary is none
 MAX_ROWS = 64  # outputs that are looked at for probabilities
+SHARE = 0.25  # of the calls after the first sixteen that are looked at
 ROUNDING = 1e-3  # a sum of probabilities may be off by, in float16 too
 SUBJECT = "cross-entropy"
 
@@ -70,7 +71,7 @@ class TargetFacts:
         if num_classes <= 1:
             return
         number, self._num_calls = self._num_calls, self._num_calls + 1
-        if not is_looked_at(number):
+        if not is_looked_at(number, SHARE):
             return
         self.table.look(FactKind.PROBABILITIES, step)
         numbers = [_extent_of_rows(logits)]
