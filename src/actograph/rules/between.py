@@ -1,4 +1,4 @@
-"""`onset_between`: at which step something began that was seen only some steps later, because steps in between were not recorded.
+"""`onset_between`: at which step something began that was seen later only, as steps in between were not recorded.
 
 No idea of what began. The loss has every step: where it rises clearly in that gap, the rise is taken for the beginning.
 """
@@ -14,7 +14,7 @@ BEFORE = 20  # steps before the gap, from which the level of the loss and its sc
 
 
 def onset_between(view: RunView, before: int, seen: int) -> int:
-    """Return the first step after ``before`` up to ``seen`` at which the loss left its level upwards; ``seen`` if it did not."""
+    """Return the first step after ``before`` up to ``seen`` at which the loss left its level upwards, else ``seen``."""
     curve = LossCurve.of(view.scalar("loss"))
     known = curve.values[(curve.steps <= before) & (curve.steps > before - BEFORE)]
     gap = (curve.steps > before) & (curve.steps <= seen)
