@@ -5,6 +5,7 @@ No idea of how they judge. A rule joins this tuple with a sick run it catches, a
 
 from __future__ import annotations
 
+from actograph.rules.batchnorm_batch_too_small import BatchNormBatchTooSmall
 from actograph.rules.batchnorm_statistics_frozen import BatchNormStatisticsFrozen
 from actograph.rules.class_collapse import ClassCollapse
 from actograph.rules.constant_initialization import ConstantInitialization
@@ -12,6 +13,8 @@ from actograph.rules.data_not_shuffled import DataNotShuffled
 from actograph.rules.dead_units import DeadUnits
 from actograph.rules.detached_graph import DetachedGraph
 from actograph.rules.eval_mode_in_training import EvalModeInTraining
+from actograph.rules.fp16_overflow import Fp16Overflow
+from actograph.rules.fp16_underflow import Fp16Underflow
 from actograph.rules.head_initialization import HeadInitialization
 from actograph.rules.initialization_too_large import InitializationTooLarge
 from actograph.rules.initialization_too_small import InitializationTooSmall
@@ -72,6 +75,9 @@ DEFAULT_RULES: tuple[Rule, ...] = (
     SoftmaxInHiddenLayer(),
     MissingNonlinearity(),
     MissingNormalization(),
+    BatchNormBatchTooSmall(),
+    Fp16Overflow(),
+    Fp16Underflow(),
     NonFiniteLoss(),
     DeadUnits(),
     SaturatedActivations(),
