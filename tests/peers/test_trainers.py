@@ -27,8 +27,11 @@ SCRIPTS = {
     "accelerate": "accelerate_loop",
     "lightning": "lightning_module",
     "transformers": "transformers_trainer",
+    "fastai": "fastai_learner",
+    "keras": "keras_model",
 }
-ADAPTERS = {"skorch", "lightning", "transformers"}
+FOREIGN = {"fastai", "keras"}  # their optimizers are not torch's: nothing is seen of them without an adapter
+ADAPTERS = {"skorch", "lightning", "transformers", *FOREIGN}
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,9 @@ def test_a_trainer_does_what_it_does_and_its_record_is_what_it_reports(any_fit: 
     library, done = any_fit
     assert done.losses
     assert done.observed == done.left["plain"]
+    if library == "keras":
+        assert not (done.folder / done.name).exists()
+        return
     assert done.view.info.status == "finished"
     assert done.view.last_steps.tolist() == list(range(done.view.num_steps))
     CHECKS[library](done)
@@ -105,13 +111,30 @@ def test_an_adapter_changes_nothing_and_tells_phases_epochs_and_what_validation_
     assert done.left[way] == done.left["plain"]
     view = done.adapted(way)
     assert view.info.status == "finished"
-    assert view.layers[-1].name.split(".")[-1] == done.view.layers[-1].name.split(".")[-1]
+    assert view.layers[-1].name.split(".")[-1] == LAST_LAYER[library]
+    assert (view.last_steps == np.arange(view.num_steps)).all()
     told = [(event.data["name"], event.data["epoch"]) for event in view.events if event.kind == "phase"]
     assert told[-4:] == [("train", 0), ("valid", 0), ("train", 1), ("valid", 1)]
-    steps_of_epoch = STEPS_OF_EPOCH[library]
-    np.testing.assert_array_equal(np.diff(view.scalar("loss", phase="valid").steps[-2:]), steps_of_epoch)
+    assert np.diff(view.scalar("loss", phase="valid").steps[-2:]) == [STEPS_OF_EPOCH[library]]
     np.testing.assert_allclose(view.scalar("loss", phase="valid").values[-2:], VALID_LOSSES[library](done))
     assert diagnose(view).findings == ()
+
+
+def test_the_steps_of_fastai_and_keras_are_those_of_their_optimizers(any_fit: tuple[str, Fit]) -> None:
+    library, done = any_fit
+    if library not in FOREIGN:
+        pytest.skip("its optimizers are torch's")
+    view = read_run(done.folder / "adapter")
+    rates = done.printed("rates")[0] if library == "fastai" else 0.05 * 0.5 ** np.arange(8.0)
+    np.testing.assert_allclose(view.scalar("lr").values, rates, rtol=1e-6)
+    joined = done.adapted("joined")  # without the losses of fastai's rate finder
+    np.testing.assert_array_equal(joined.scalar("loss").values, view.scalar("loss").values)
+    if library == "fastai":  # Keras clips by itself
+        norms = view.scalar("grad_norm").values
+        clipped = norms * view.scalar("clip_ratio").values
+        np.testing.assert_allclose(clipped, np.minimum(norms, 0.5), rtol=1e-4)
+    assert (view.parameters.column("update_norm") > 0).all()
+    assert len(list(done.folder.glob("adapter*"))) == 2  # two fits; what only predicts has no run
 
 
 def test_an_adapter_without_its_library_says_what_to_install() -> None:
@@ -187,14 +210,24 @@ def check_transformers(done: Fit) -> None:
     np.testing.assert_allclose(norms, [*reported[1:10], *reported[11:]], rtol=1e-5)
 
 
-STEPS_OF_EPOCH = {"skorch": 4, "lightning": 3, "transformers": 3}
+LAST_LAYER = {"skorch": "output", "lightning": "3", "transformers": "head", "fastai": "3", "keras": "head"}
+STEPS_OF_EPOCH = {"skorch": 4, "lightning": 3, "transformers": 3, "fastai": 5, "keras": 2}
 VALID_LOSSES: dict[str, Callable[[Fit], list[float]]] = {
     "skorch": lambda done: done.printed("valid")[0][:2],
     # two batches of a validation are one value; the first two are the sanity check's
     "lightning": lambda done: [one.mean() for one in np.split(np.array(done.printed("valid"))[2:, 0], 2)],
-    "transformers": lambda done: [line[0] for line in done.printed("valid")[-2:]],
+    **dict.fromkeys(
+        ["transformers", "fastai", "keras"], lambda done: [line[0] for line in done.printed("valid")[-2:]]
+    ),
 }
+
+
+def check_fastai(done: Fit) -> None:
+    assert done.view.num_steps == 10  # of the optimizer that is torch's
+
+
 CHECKS = {
+    "fastai": check_fastai,
     "skorch": check_skorch,
     "accelerate": check_accelerate,
     "lightning": check_lightning,

@@ -5,6 +5,7 @@ No idea of any trainer. In a script that ``actograph run`` observes there is a r
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from actograph.errors import MissingExtraError, UsageError
 from actograph.hooks.functional import Functional
 from actograph.hooks.leaves import Select
+from actograph.integrations.stand_in import StandIn
 from actograph.observe.observer import Observer, present_observer
 from actograph.observe.watch import watch
 from actograph.recording.new_run import free_directory
@@ -51,7 +53,8 @@ class TrainerRun:
         self.options = options
         self._recording: Recording | None = None
         self._observer: Observer | None = None
-        self._is_fitting = False
+        self._undo = contextlib.ExitStack()  # what was put in place for the fit
+        self.is_fitting = False  # a run has begun and not ended
         self._phase: tuple[str, int | None] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -70,7 +73,7 @@ class TrainerRun:
         return self.recording.view()
 
     def begin(self, model: nn.Module, optimizers: Optimizers, parts: Iterable[nn.Module] = ()) -> None:
-        """Begin to record; modules among ``parts`` are part of the model, though torch does not know it.
+        """Begin to record; a stand-in is put in place. ``parts`` belong to the model, though torch does not know it.
 
         Raises UsageError where `watch` does.
         """
@@ -86,11 +89,20 @@ class TrainerRun:
             self._warn_of_options()
             self._observer.adopt(model, parts)
             self._recording = self._observer.recording
-        self._is_fitting = True
+        if isinstance(optimizers, StandIn):
+            optimizers.install()
+            self._undo.callback(optimizers.remove)
+        self.is_fitting = True
+
+    def pause(self) -> None:
+        """Leave out of an observed script's run what is trained until `end`."""
+        self._observer = present_observer()
+        if self._observer is not None:
+            self._observer.recording.is_paused = True
 
     def phase(self, name: str, epoch: int | None = None) -> None:
         """Say what follows: "train" or "valid", and in which epoch; said again it does nothing."""
-        if self._is_fitting and (name, epoch) != self._phase:
+        if self.is_fitting and (name, epoch) != self._phase:
             self._phase = name, epoch
             details = {} if epoch is None else {"epoch": epoch}
             self._tell(partial(self.recording.phase, name, **details))
@@ -100,14 +112,17 @@ class TrainerRun:
         numbers = {
             name: number for name, value in metrics.items() if (number := number_of(value)) is not None
         }
-        if self._is_fitting and numbers:
+        if self.is_fitting and numbers:
             self._tell(partial(self.recording.step, **numbers))
 
     def end(self, status: str = "finished") -> None:
         """Store the rest; the run of an observed script goes on."""
-        if not self._is_fitting:
+        if self._observer is not None:
+            self._observer.recording.is_paused = False
+        if not self.is_fitting:
             return
-        self._is_fitting = False
+        self.is_fitting = False
+        self._undo.close()
         if self._observer is None:
             self.recording.close(status)
         else:

@@ -27,7 +27,7 @@ from actograph.hooks.recomputation import will_be_repeated
 from actograph.observe.backward import BackwardListener
 from actograph.observe.lead import Lead
 from actograph.observe.patches import listeners, patched
-from actograph.observe.roots import Roots
+from actograph.observe.roots import Roots, is_symbolic
 from actograph.recording.recording import Recording
 
 
@@ -98,7 +98,7 @@ class Observer:
         return self._is_active
 
     def _guarded(self, action: Callable[..., None], *args: object) -> None:
-        if not self._is_active:
+        if not self._is_active or self.recording.is_paused:
             return
         try:
             action(*args)
@@ -124,7 +124,8 @@ class Observer:
             self._guarded(self.recording.targets, None, None)
         if self.roots.is_settled(module) or not (torch.is_grad_enabled() or will_be_repeated()):
             return
-        self._guarded(self._attach, module, args)
+        if not is_symbolic(args):
+            self._guarded(self._attach, module, args)
 
     def _attach(self, module: nn.Module, args: object, *, is_running: bool = True) -> None:
         for part in self.roots.take(module):

@@ -75,6 +75,20 @@ class Roots:
             yield from self._new_parts(child)
 
 
+def is_symbolic(args: object) -> bool:
+    """Tell whether a module is called to describe a model, with Keras' placeholders for tensors, and computes nothing."""
+    placeholders = sys.modules.get("keras.src.backend.common.keras_tensor")
+    return placeholders is not None and any(isinstance(one, placeholders.KerasTensor) for one in _flat(args))
+
+
+def _flat(value: object) -> Iterator[object]:
+    if isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _flat(one)
+    else:
+        yield value
+
+
 def _inside(module: nn.Module) -> nn.Module:
     """Return the model that ``torch.compile`` has wrapped; any other as it is."""
     dynamo = sys.modules.get("torch._dynamo.eval_frame")  # importing it takes seconds
