@@ -1,4 +1,4 @@
-"""Rules on rates and what goes with them: sick trainings are told with step and remedy, healthy and alike ones left be."""
+"""Rules on rates and what goes with them: the sick are caught with step and remedy, the healthy and alike left alone."""
 
 from __future__ import annotations
 

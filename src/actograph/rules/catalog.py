@@ -6,6 +6,7 @@ No idea of how they judge. A rule joins this tuple with a sick run it catches, a
 from __future__ import annotations
 
 from actograph.rules.batch_too_small import BatchTooSmall
+from actograph.rules.batchnorm_batch_too_small import BatchNormBatchTooSmall
 from actograph.rules.batchnorm_statistics_frozen import BatchNormStatisticsFrozen
 from actograph.rules.class_collapse import ClassCollapse
 from actograph.rules.clipping_too_tight import ClippingTooTight
@@ -15,6 +16,8 @@ from actograph.rules.dead_units import DeadUnits
 from actograph.rules.detached_graph import DetachedGraph
 from actograph.rules.eval_mode_in_training import EvalModeInTraining
 from actograph.rules.exploding_gradients import ExplodingGradients
+from actograph.rules.fp16_overflow import Fp16Overflow
+from actograph.rules.fp16_underflow import Fp16Underflow
 from actograph.rules.head_initialization import HeadInitialization
 from actograph.rules.initialization_too_large import InitializationTooLarge
 from actograph.rules.initialization_too_small import InitializationTooSmall
@@ -90,6 +93,9 @@ DEFAULT_RULES: tuple[Rule, ...] = (
     SoftmaxInHiddenLayer(),
     MissingNonlinearity(),
     MissingNormalization(),
+    BatchNormBatchTooSmall(),
+    Fp16Overflow(),
+    Fp16Underflow(),
     NonFiniteLoss(),
     DeadUnits(),
     SaturatedActivations(),

@@ -48,6 +48,10 @@ class InputsNotNormalized(Rule):
         "dead-units",
         "saturated-activations",
         "non-finite-loss",
+        "vanishing-gradients",
+        "initialization-too-large",
+        "initialization-too-small",
+        "learning-rate-too-low",
     )
     measured: ClassVar[str] = (
         "Root mean square of all values of the first model's input, and the spread of each column of a table. Off: above"

@@ -31,9 +31,10 @@ class LossSignFlipped(Rule):
     leads_to: ClassVar[tuple[str, ...]] = (
         "learning-rate-too-high",
         "exploding-gradients",
-        "non-finite-loss",
         "dead-units",
         "saturated-activations",
+        "non-finite-loss",
+        "fp16-overflow",
     )
     measured: ClassVar[str] = (
         "The number that a backward begins with, beside what torch's loss returned before it: the negative of it; or an"

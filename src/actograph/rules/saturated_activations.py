@@ -14,6 +14,7 @@ import numpy as np
 from actograph.layout import bins
 from actograph.layout.layer import FlatRegion, Nonlinearity
 from actograph.rules.advice import lower_learning_rate, names, number, percent
+from actograph.rules.between import onset_between
 from actograph.rules.layers import Sick, column_of, first_of, others
 from actograph.rules.losses import MIN_BLOCK, LossCurve
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
@@ -115,6 +116,8 @@ class SaturatedActivations(Rule):
         if onset >= len(share) or view.num_recorded[present[onset:]].sum() < self.window:
             return False
         first_step = int(view.first_steps[present[onset]])
+        if onset:
+            first_step = onset_between(view, int(view.last_steps[present[onset - 1]]), first_step)
         lasting = float(np.median(share[onset:]))
         end, evidence = _which_end(view, position, flat, int(present[-1]))
         harm = self._harm(curve, first_step, self.learned_at_start if from_start else self.learned)

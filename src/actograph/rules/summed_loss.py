@@ -33,9 +33,10 @@ class SummedLoss(Rule):
     leads_to: ClassVar[tuple[str, ...]] = (
         "learning-rate-too-high",
         "exploding-gradients",
-        "non-finite-loss",
         "dead-units",
         "saturated-activations",
+        "non-finite-loss",
+        "clipping-too-tight",
     )
     measured: ClassVar[str] = (
         "torch's losses with reduction='sum', or a backward that began with the batch size times the mean of what the loss"

@@ -34,9 +34,11 @@ class TargetsNotScaled(Rule):
     leads_to: ClassVar[tuple[str, ...]] = (
         "learning-rate-too-high",
         "exploding-gradients",
-        "non-finite-loss",
         "dead-units",
         "saturated-activations",
+        "non-finite-loss",
+        "head-initialization",
+        "clipping-too-tight",
     )
     measured: ClassVar[str] = (
         "Mean and standard deviation of targets and outputs given to torch's regression losses. Targets are of another scale"
