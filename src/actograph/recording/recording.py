@@ -431,7 +431,9 @@ class Recording:
         self, optimizer: torch.optim.Optimizer, args: Sequence[object], kwargs: Mapping[str, object]
     ) -> None:
         """Measure what the optimizer is about to change; arguments are those of its step's pre-hook."""
-        if torch.compiler.is_compiling():  # in a compiled step, where the hooks are traced, nothing is measured
+        if (
+            torch.compiler.is_compiling()
+        ):  # in a compiled step, where the hooks are traced, nothing is measured
             return
         is_recorded = self._pacer.records_now
         if not (is_recorded or self._pacer.records_next):

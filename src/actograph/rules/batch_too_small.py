@@ -28,7 +28,12 @@ class BatchTooSmall(Rule):
     """
 
     id: ClassVar[str] = "batch-too-small"
-    leads_to: ClassVar[tuple[str, ...]] = ("learning-rate-too-high", "dead-units", "saturated-activations")
+    leads_to: ClassVar[tuple[str, ...]] = (
+        "learning-rate-too-high",
+        "dead-units",
+        "saturated-activations",
+        "labels-misaligned",
+    )
     measured: ClassVar[str] = (
         "Samples a step, micro-batches added up, are one to four; gradients of neighbouring steps do not agree (the"
         " cosine is on"

@@ -41,7 +41,13 @@ class LearningRateTooHigh(Rule):
     """
 
     id: ClassVar[str] = "learning-rate-too-high"
-    leads_to: ClassVar[tuple[str, ...]] = ("non-finite-loss", "dead-units", "saturated-activations")
+    leads_to: ClassVar[tuple[str, ...]] = (
+        "non-finite-loss",
+        "dead-units",
+        "saturated-activations",
+        "vanishing-gradients",
+        "labels-misaligned",
+    )
     measured: ClassVar[str] = (
         "Three things together. The update moves a sampled weight by several percent of its size at a step, three recorded"
         " steps in a row. The loss rises clearly above where it began, or after a jump of the rate above what"
@@ -96,7 +102,8 @@ class LearningRateTooHigh(Rule):
         curve = updates.curve
         later = curve.values[curve.steps >= step]
         before = min(curve.level_before(step), updates.base)
-        ratio = peak(updates.ratio.values[updates.ratio.steps >= step])
+        seen = updates.ratio.values[updates.ratio.steps >= step]
+        ratio = peak(seen) if len(seen) >= FEW else max(updates.foretold(step), *seen, 0.0)
         if ratio < self.ratio or not len(later):
             return None
         gained = updates.base - before

@@ -29,7 +29,12 @@ class OverRegularized(Rule):
     """
 
     id: ClassVar[str] = "over-regularized"
-    leads_to: ClassVar[tuple[str, ...]] = ("learning-rate-too-high", "non-finite-loss", "dead-units")
+    leads_to: ClassVar[tuple[str, ...]] = (
+        "learning-rate-too-high",
+        "non-finite-loss",
+        "dead-units",
+        "labels-misaligned",
+    )
     measured: ClassVar[str] = (
         "Weight decay: the optimizer has one, and sampled weights have shrunk to less than 60 % of what they were."
         " Dropout: a"

@@ -18,13 +18,14 @@ from actograph.runlog.scalars import ScalarSeries
 from actograph.runlog.view import RunView
 
 PHASE = "update"  # of the scalars that are measured at updates
-MIN_RECORDED = 8  # updates: with fewer a median says little
+MIN_RECORDED = 5  # updates: with fewer a median says little
 NO_UPDATES = "too few updates were measured: it needs a loss, a learning rate and some recorded updates"
 # update over weights at the first step, momentum's build-up counted in, of trainings at rates that were tuned: 0.006 to
 # 0.085 (five networks, SGD and Adam); the rates at which they still reached 95 % span a factor of ten and more around
 GOOD_FIRST_RATIO = 0.03
 ADAM_USUAL = 1e-3  # learning rate; Kingma, Ba 2015
 FEW = 5  # recorded updates at the beginning
+MANY = 20  # recorded updates: half of them still tell a cosine of 0.2 from 0
 STANDARD_ERRORS = 3.0
 AGREE = (
     0.03  # cosine between neighbouring gradients; where nothing is left to gain it was below (0.00 to 0.04)
@@ -96,10 +97,24 @@ class Updates:
 
     @cached_property
     def early_ratio(self) -> float:
-        """Update over weights, median over the first twentieth of the run with the rate in force."""
-        begin = np.searchsorted(self.ratio.steps, self.in_force_since)
+        """Update over weights, median over the first twentieth of the run with the rate in force; else foretold."""
+        begin = int(np.searchsorted(self.ratio.steps, self.in_force_since))
         num = max(FEW, int(np.sum(self.ratio.steps < self.in_force_since + self.view.num_steps / 20) - begin))
-        return float(np.median(self.ratio.values[begin : begin + num])) if begin < len(self.ratio) else 0.0
+        there = self.ratio.values[begin : begin + num]
+        return float(np.median(there)) if len(there) else self.foretold(self.in_force_since)
+
+    def foretold(self, step: int) -> float:
+        """Return update over weights at a step, as the updates recorded before it foretell it: proportional to the rate."""
+        steps, shares = self._per_rate(self.ratio)
+        before = shares[steps < step][-FEW:]
+        rate = float(self.rate_at(np.array([step]))[0])
+        return float(np.median(before)) * rate if len(before) else 0.0
+
+    def _per_rate(self, ratio: ScalarSeries) -> tuple[Floats, Floats]:
+        """Return steps and updates over weights, divided by the rate."""
+        rates = self.rate_at(ratio.steps)
+        there = rates > 0
+        return ratio.steps[there], ratio.values[there] / rates[there]
 
     @cached_property
     def peak_ratio(self) -> float:
@@ -108,9 +123,13 @@ class Updates:
 
     @cached_property
     def way(self) -> float:
-        """The sum over the run of update over weights, of the weight that moved most: how far they can have come."""
-        series = self.scalar("largest_update_ratio")
-        return float(np.trapezoid(series.values, series.steps)) if len(series) > 1 else 0.0
+        """The sum over the run of update over weights, of the weight that moved most: how far they can have come.
+
+        Between recorded updates they are taken to be proportional to the rate, which is known at each step.
+        """
+        steps, shares = self._per_rate(self.scalar("largest_update_ratio"))
+        every = np.arange(self.view.num_steps, dtype=np.float64)
+        return float(np.sum(np.interp(every, steps, shares) * self.rate_at(every))) if len(steps) else 0.0
 
     @cached_property
     def first_ratio(self) -> float | None:
@@ -198,15 +217,15 @@ class Updates:
 
     @property
     def late_agreement(self) -> Floats:
-        """Cosines of neighbouring gradients in the later half (n,)."""
+        """Cosines of neighbouring gradients in the later half of those recorded (n,); all where these are few."""
         cosines = self.scalar("grad_cosine").values
-        return cosines[len(cosines) // 2 :]
+        return cosines if len(cosines) < MANY else cosines[len(cosines) // 2 :]
 
     @property
     def gradients_agree(self) -> bool:
         """Whether in the later half neighbouring gradients still point the same way: there is more to gain that way."""
         late = self.late_agreement
-        if len(late) < FEW:
+        if len(late) < MIN_RECORDED - 2:  # the first update has none before it
             return False
         error = float(late.std(ddof=1)) / np.sqrt(len(late))
         return bool(late.mean() > max(AGREE, STANDARD_ERRORS * error))
