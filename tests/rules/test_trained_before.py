@@ -11,7 +11,7 @@ from actograph.rules.loss_not_decreasing import LossNotDecreasing
 from actograph.rules.rule import Abstention, Finding
 from actograph.runlog.view import RunView
 
-CLASSES, FEATURES, SPREAD, STEPS = 5, 8, 1.6, 120
+CLASSES, FEATURES, BATCH, SPREAD, STEPS = 5, 8, 256, 1.6, 80
 
 
 def train(model: nn.Module, lr: float, centers: torch.Tensor) -> RunView:
@@ -20,8 +20,8 @@ def train(model: nn.Module, lr: float, centers: torch.Tensor) -> RunView:
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     with watch(model, optimizer, ":memory:", budget=None) as recording:
         for _ in range(STEPS):
-            y = torch.randint(0, CLASSES, (32,), generator=random)
-            x = centers[y] + SPREAD * torch.randn(32, FEATURES, generator=random)
+            y = torch.randint(0, CLASSES, (BATCH,), generator=random)
+            x = centers[y] + SPREAD * torch.randn(BATCH, FEATURES, generator=random)
             nn.functional.cross_entropy(model(x), y).backward()
             optimizer.step()
             optimizer.zero_grad()
