@@ -170,7 +170,7 @@ def trained(**how: Any) -> RunView:
             loss = functional.cross_entropy(
                 model(x[begin : begin + 16]), y[begin : begin + 16], **how.get("options", {})
             )
-            (how.get("factor", 1.0) * loss).backward()  # type: ignore[no-untyped-call]
+            (how.get("factor", 1.0) * loss).backward()
             optimizer.step()
             optimizer.zero_grad()
             if step % 5 == 4:
