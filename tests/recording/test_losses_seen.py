@@ -55,6 +55,8 @@ def test_outcome_of_classes_is_what_numpy_counts() -> None:
     confusion = outcome.numbers[3 * size :].reshape(CLASSES, CLASSES)
     expected_confusion = np.zeros((CLASSES, CLASSES))
     for call in calls:
+        assert isinstance(call.outputs, Tensor)
+        assert isinstance(call.targets, Tensor)
         for row, label in zip(call.outputs, call.targets, strict=True):
             expected_confusion[int(label), int(row.argmax())] += 1
     assert np.array_equal(confusion.numpy(), expected_confusion)
