@@ -39,6 +39,7 @@ class SaturatedActivations(Rule):
     """
 
     id: ClassVar[str] = "saturated-activations"
+    leads_to: ClassVar[tuple[str, ...]] = ("labels-misaligned", "vanishing-gradients")
     measured: ClassVar[str] = (
         "The share of a layer's outputs in the flat region of its own nonlinearity (slope below 0.05: tanh beyond"
         " ±0.975, sigmoid outside 0.053 to 0.947), at every recorded step. The onset is the step since which the"
