@@ -42,7 +42,17 @@ class InputsNotNormalized(Rule):
     """
 
     id: ClassVar[str] = "inputs-not-normalized"
-    leads_to: ClassVar[tuple[str, ...]] = ("dead-units", "saturated-activations", "non-finite-loss")
+    leads_to: ClassVar[tuple[str, ...]] = (
+        "learning-rate-too-high",
+        "exploding-gradients",
+        "dead-units",
+        "saturated-activations",
+        "non-finite-loss",
+        "vanishing-gradients",
+        "initialization-too-large",
+        "initialization-too-small",
+        "learning-rate-too-low",
+    )
     measured: ClassVar[str] = (
         "Root mean square of all values of the first model's input, and the spread of each column of a table. Off: above"
         " `large`, below `small`, or one column `uneven` times the middle one. Harm: the loss became non-finite; it began at"

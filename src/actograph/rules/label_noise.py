@@ -37,8 +37,8 @@ class LabelNoise(Rule):
         "Labels and predictions of training batches, counted for each pair of classes, from when most of what can be"
         " learned was learned. Where they disagree, a network's own mistakes are about some pairs of classes that look"
         " alike, and the label is its second choice; wrong labels are spread over all pairs, and all but impossible. Both"
-        " must be so, up to the end: chi squared of the disagreements over its degrees of freedom, and the share of them"
-        " whose label is less likely than by chance."
+        " must be so, up to the end: chi squared of the disagreements beyond its degrees of freedom, a disagreement, and the"
+        " share of them whose label is less likely than by chance."
     )
     silent_on: ClassVar[str] = (
         "Classes that look alike; dropout and augmentation (their mistakes have structure); mixed samples and soft labels;"
@@ -56,14 +56,14 @@ class LabelNoise(Rule):
     share: float = threshold(
         0.15, "share of the samples", "our choice: data sets of the literature have 3-10 % of errors"
     )
-    spread: float = threshold(
-        1.6, "chi squared per degree of freedom", "1 for noise; confusions of digits had 2 to 4"
+    structure: float = threshold(
+        0.25, "excess of chi squared a disagreement", "40 % noise had 0.02-0.1, digits' own mistakes 0.4-1.2"
     )
     unlikely: float = threshold(
         0.55, "share of the disagreements", "noise had 0.65-0.8, own mistakes 0.2-0.4"
     )
     learned: float = threshold(0.3, "accuracy above chance", "our choice: with less, mistakes say nothing")
-    disagreements: float = threshold(40.0, "samples", "our choice: fewer do not tell how they are spread")
+    disagreements: float = threshold(60.0, "samples", "our choice: fewer do not tell how they are spread")
 
     def check(self, view: RunView) -> Iterator[Finding | Abstention]:
         """Find labels that disagree with predictions in all ways alike."""
@@ -84,9 +84,14 @@ class LabelNoise(Rule):
         if wrong < self.disagreements:
             return
         share = float(wrong / confusion.sum())
-        spread = _spread(confusion)
+        structure = _structure(confusion)
         unlikely = _unlikely_share(outcomes, first_step)
-        if share < self.share or spread > self.spread or unlikely is None or unlikely < self.unlikely * share:
+        if (
+            share < self.share
+            or structure > self.structure
+            or unlikely is None
+            or unlikely < self.unlikely * share
+        ):
             return
         num = outcomes.num_classes
         estimate = min(share * num / (num - 1), 1.0)
@@ -99,7 +104,7 @@ class LabelNoise(Rule):
             evidence={
                 "disagreements": share,
                 "labels_that_seem_random": estimate,
-                "chi_squared_per_degree_of_freedom": spread,
+                "structure_of_disagreements": structure,
                 "labels_less_likely_than_by_chance": unlikely,
             },
             message=(
@@ -147,8 +152,8 @@ def _unlikely_share(outcomes: Outcomes, first_step: int) -> float | None:
     return float(np.mean(values)) if len(values) else None
 
 
-def _spread(confusion: Floats) -> float:
-    """Return chi squared over its degrees of freedom of the disagreements, were labels independent of predictions.
+def _structure(confusion: Floats) -> float:
+    """Return how far disagreements are from labels that are independent of predictions: (chi squared - freedom) / number.
 
     Quasi-independence: expected counts with the same row and column sums, the diagonal left out (Goodman 1968).
     """
@@ -169,4 +174,5 @@ def _spread(confusion: Floats) -> float:
     freedom = used.sum() - (counts.sum(axis=1) > 0).sum() - (counts.sum(axis=0) > 0).sum() + 1
     if freedom <= 0:
         return float("inf")
-    return float(((counts - expected)[used] ** 2 / expected[used]).sum() / freedom)
+    chi_squared = float(((counts - expected)[used] ** 2 / expected[used]).sum())
+    return (chi_squared - float(freedom)) / float(counts.sum())

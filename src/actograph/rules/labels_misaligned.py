@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from actograph.layout.row import Floats
 from actograph.rules.advice import number, percent
 from actograph.rules.given import (
     has_bad_input,
@@ -47,7 +48,12 @@ class LabelsMisaligned(Rule):
     """
 
     id: ClassVar[str] = "labels-misaligned"
-    leads_to: ClassVar[tuple[str, ...]] = ("overfitting",)
+    leads_to: ClassVar[tuple[str, ...]] = (
+        "overfitting",
+        "dead-units",
+        "exploding-gradients",
+        "learning-rate-too-high",
+    )
     measured: ClassVar[str] = (
         "The loss beside that of chance (the entropy of the labels' shares). From the start: it stays there, or falls below"
         " it while the loss and the accuracy on validation data stay at chance, though inputs and layers are well and"
@@ -139,9 +145,9 @@ class LabelsMisaligned(Rule):
         valid = validation_loss(view).values
         metrics = [series.values for series in validation_metrics(view).values()]
         if len(valid) >= FEWEST_EVALUATIONS or metrics:
-            knows = bool(np.isfinite(valid).any()) and float(np.nanmin(valid)) < (1 - self.below) * chance
+            knows = _second_best(-valid) > -(1 - self.below) * chance
             limit = outcomes.chance_accuracy + self.gain
-            improves = any(len(values) and float(np.nanmax(values)) > limit for values in metrics)
+            improves = any(_second_best(values) > limit for values in metrics)
             return ends_low and not knows and not improves and curve.best >= BY_HEART * chance
         return ends_low and curve.best >= (1 - self.chance) * chance
 
@@ -207,6 +213,12 @@ BY_HEART = 0.6  # share of the loss of chance above which the bulk of the sample
 FEWEST_EVALUATIONS = 2
 MOVED = 0.05  # relative change of a layer's root mean square that batches alone do not make
 ONE_CLASS = 0.9  # share of the predictions
+
+
+def _second_best(values: Floats) -> float:
+    """Return the second largest value, as one evaluation of a fresh network may be good by luck; -inf for none."""
+    ordered = np.sort(values[np.isfinite(values)])
+    return float(ordered[-2 if len(ordered) > FEWEST_EVALUATIONS else -1]) if len(ordered) else -np.inf
 
 
 def _rate_changed(view: RunView, step: int) -> bool:

@@ -28,7 +28,14 @@ class LossSignFlipped(Rule):
     """
 
     id: ClassVar[str] = "loss-sign-flipped"
-    leads_to: ClassVar[tuple[str, ...]] = ("non-finite-loss", "dead-units", "saturated-activations")
+    leads_to: ClassVar[tuple[str, ...]] = (
+        "learning-rate-too-high",
+        "exploding-gradients",
+        "dead-units",
+        "saturated-activations",
+        "non-finite-loss",
+        "fp16-overflow",
+    )
     measured: ClassVar[str] = (
         "The number that a backward begins with, beside what torch's loss returned before it: the negative of it; or an"
         " optimizer with maximize=True whose backward begins with a loss. And the loss itself rises above its start."

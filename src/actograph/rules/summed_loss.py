@@ -30,7 +30,14 @@ class SummedLoss(Rule):
     """
 
     id: ClassVar[str] = "summed-loss"
-    leads_to: ClassVar[tuple[str, ...]] = ("non-finite-loss", "dead-units", "saturated-activations")
+    leads_to: ClassVar[tuple[str, ...]] = (
+        "learning-rate-too-high",
+        "exploding-gradients",
+        "dead-units",
+        "saturated-activations",
+        "non-finite-loss",
+        "clipping-too-tight",
+    )
     measured: ClassVar[str] = (
         "torch's losses with reduction='sum', or a backward that began with the batch size times the mean of what the loss"
         " returned. Harm: the loss became non-finite, rose to a multiple of its start, or never came down."

@@ -31,7 +31,15 @@ class TargetsNotScaled(Rule):
     """
 
     id: ClassVar[str] = "targets-not-scaled"
-    leads_to: ClassVar[tuple[str, ...]] = ("non-finite-loss", "dead-units", "saturated-activations")
+    leads_to: ClassVar[tuple[str, ...]] = (
+        "learning-rate-too-high",
+        "exploding-gradients",
+        "dead-units",
+        "saturated-activations",
+        "non-finite-loss",
+        "head-initialization",
+        "clipping-too-tight",
+    )
     measured: ClassVar[str] = (
         "Mean and standard deviation of targets and outputs given to torch's regression losses. Targets are of another scale"
         " than `scale` allows, and the training suffers: the loss became non-finite, or the squared error was above the"

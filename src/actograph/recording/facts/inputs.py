@@ -30,6 +30,7 @@ STORED_SHARE = 0.25  # of the later ones
 MAX_FEATURES = 512  # of a table whose columns are measured one by one
 MATRIX = 2  # axes of a table
 MIN_ROWS = 8  # of a batch that tells the spread of a column
+NUM_DOUBTS = 12  # steps after one with an input of a single value: is it so again?
 NUM_PROBED = 16  # values of a batch that tell it from others
 MAX_KNOWN = 4096  # batches remembered
 
@@ -51,6 +52,7 @@ class _Source:
     name: str
     suffix: str  # of its scalars
     last: ref[Tensor] | None = None  # input of the last forward with gradients
+    looked_back_at: int = -1  # the last step
     features: _Features | None = None
     slots: dict[torch.device, Slot] = field(default_factory=dict)
     known: set[bytes] = field(default_factory=set)
@@ -70,6 +72,7 @@ class InputFacts:
         self._sources: dict[int, _Source] = {}
         self._waiting = Waiting[tuple[_Source, int]]()
         self._rows = Waiting[tuple[_Source, int, float]]()  # with the size of the step's last batch
+        self.num_doubts = 0  # steps in which to look again, whatever the loss
         self._columns = Waiting[tuple[_Source, int]]()
         self._measured: dict[int, tuple[_Source, Slot]] = {}
         self._empty: dict[torch.device, Tensor] = {}  # rows without values, each on its device
@@ -90,6 +93,7 @@ class InputFacts:
         for source in self._sources.values():
             found = None if source.last is None else source.last()
             if found is not None and found.device.type == "cpu":  # elsewhere recorded steps have to do
+                source.looked_back_at = step
                 values = found.detach()
                 nan, inf = int(values.isnan().sum()), int(values.isinf().sum())  # no sync: on the host
                 for kind in (FactKind.NON_FINITE_INPUT, FactKind.CONSTANT_INPUT):
@@ -100,6 +104,10 @@ class InputFacts:
                 elif values.numel() > 1 and values.amin() == values.amax():
                     value = float(values.reshape(-1)[0])
                     self._table.note(FactKind.CONSTANT_INPUT, source.name, step, value=value)
+                    self.num_doubts = self.num_doubts - 1 if self.num_doubts else NUM_DOUBTS
+                else:
+                    self._table.end(FactKind.CONSTANT_INPUT, source.name)
+                    self.num_doubts = 0
 
     def _note_non_finite(self, source: _Source, step: int, nan: float, inf: float, share: float) -> None:
         self._table.note(FactKind.NON_FINITE_INPUT, source.name, step, nan=nan, inf=inf, share=share)
@@ -141,6 +149,8 @@ class InputFacts:
                 self._store(source, row, step, batch_size)
 
     def _judge(self, source: _Source, row: Floats, step: int) -> None:
+        if step <= source.looked_back_at:
+            return  # it is known already, or older than what is
         bad = float(row[Field.NAN] + row[Field.INF])
         if bad:
             share = bad / float(bad + moments(row).num)

@@ -91,6 +91,11 @@ class FactRecorder:
         """Note that somebody says a scalar of the validation."""
         self._evaluations.add_told(name)
 
+    @property
+    def has_doubts(self) -> bool:
+        """Whether the next step's input is to be looked at whatever its loss."""
+        return self._inputs.num_doubts > 0
+
     def note_strange_loss(self, step: int) -> None:
         """Look whether the input was well where the loss is not finite or rises at once."""
         self._inputs.look_back(step)

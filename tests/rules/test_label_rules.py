@@ -1,0 +1,436 @@
+"""Rules about data, labels, losses and validation: trainings that are sick, healthy, and near misses, seen by `watch`."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from actograph.rules.class_collapse import ClassCollapse
+from actograph.rules.diagnose import diagnose
+from actograph.rules.inputs_collapsed import InputsCollapsed
+from actograph.rules.inputs_not_normalized import InputsNotNormalized
+from actograph.rules.label_noise import LabelNoise
+from actograph.rules.labels_misaligned import LabelsMisaligned
+from actograph.rules.loss_sign_flipped import LossSignFlipped
+from actograph.rules.non_finite_input import NonFiniteInput
+from actograph.rules.overfitting import Overfitting
+from actograph.rules.rule import Abstention, Finding, Rule, Severity
+from actograph.rules.summed_loss import SummedLoss
+from actograph.rules.targets_not_scaled import TargetsNotScaled
+from actograph.rules.train_valid_leak import TrainValidLeak
+from actograph.rules.wrong_loss import WrongLoss
+from actograph.testing.rules import check_rule
+from tests.rules.watched import (
+    BATCH,
+    CLASSES,
+    HEALTHY,
+    HEALTHY_LINE,
+    Data,
+    Training,
+    classifier,
+    clusters,
+    normed,
+    regressor,
+)
+
+RULES: tuple[Rule, ...] = (
+    InputsNotNormalized(),
+    LabelsMisaligned(),
+    LabelNoise(),
+    TrainValidLeak(),
+    WrongLoss(),
+    SummedLoss(),
+    LossSignFlipped(),
+    TargetsNotScaled(),
+    ClassCollapse(),
+    Overfitting(),
+)
+
+
+def conforms(
+    rule: Rule, sick: list[Training], near: list[Training], healthy: Training = HEALTHY
+) -> list[Finding]:
+    check_rule(
+        rule,
+        sick=[one.view for one in sick],
+        healthy=healthy.view,
+        near_miss=[one.view for one in near],
+    )
+    found = [next(one for one in rule.check(run.view) if isinstance(one, Finding)) for run in sick]
+    for run, finding in zip(sick, found, strict=True):
+        top = diagnose(run.view).findings[0]
+        assert top.rule == rule.id, (run.name, top)
+        assert top.first_step == finding.first_step
+    return found
+
+
+def scaled(data: Data, factor: float, offset: float = 0.0) -> Data:
+    return data[0] * factor + offset, data[1]
+
+
+def sgd(rate: float) -> object:
+    return lambda model: torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
+
+
+def on_scale(factor: float, offset: float = 0.0, name: str = "", of: Training = HEALTHY) -> Training:
+    assert of.valid is not None
+    return of.but(
+        train=scaled(of.train, factor, offset),
+        valid=scaled(of.valid, factor, offset),
+        name=name or f"x{factor:g}",
+    )
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
+def test_healthy_trainings_are_left_alone(rule: Rule) -> None:
+    for run in (HEALTHY, HEALTHY_LINE):
+        found = [one for one in rule.check(run.view) if isinstance(one, Finding)]
+        assert not found, (run.name, found)
+
+
+# inputs-not-normalized
+
+
+class Divided(nn.Module):
+    """A classifier that divides its input by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = classifier()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.body(x / 100)
+        return y
+
+
+def test_inputs_not_normalized_conforms() -> None:
+    uneven = (HEALTHY.train[0] * torch.tensor([1e4, *[1.0] * 7]), HEALTHY.train[1])
+    found = conforms(
+        InputsNotNormalized(),
+        [
+            on_scale(64, 100),
+            on_scale(0.004).but(optimizer=sgd(0.05)),
+            HEALTHY.but(train=uneven, valid=None, name="one large feature"),
+        ],
+        [
+            on_scale(64, 100, name="norm").but(model=normed),
+            on_scale(100, name="divided inside").but(model=Divided),
+            on_scale(3, name="three times too large"),
+        ],
+    )
+    assert found[0].layer == "0"
+    assert found[2].evidence["feature"] == 0.0
+
+
+# labels-misaligned
+
+
+def paired_wrongly(seed: int = 7) -> Data:
+    x, y = HEALTHY.train
+    return x, y[torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))]
+
+
+def rolled_from(t0: int) -> object:
+    return lambda step, x, y: (x, y.roll(1) if step >= t0 else y)
+
+
+def negated_from(t0: int) -> object:
+    return lambda step, x, y: (-3 * x if step >= t0 else x, y)
+
+
+def test_labels_misaligned_conforms() -> None:
+    jump = HEALTHY.but(batches=rolled_from(70), steps=140, name="from step 70")
+    found = conforms(
+        LabelsMisaligned(),
+        [
+            HEALTHY.but(train=paired_wrongly(), name="all the time"),
+            HEALTHY.but(batches=rolled_from(0), valid=None, name="anew each batch"),
+            jump,
+        ],
+        [
+            HEALTHY.but(optimizer=sgd(1e-6), name="rate too low"),
+            HEALTHY.but(schedule=lambda step: 300.0 if step >= 70 else 1.0, steps=140, name="the rate jumps"),
+            HEALTHY.but(batches=negated_from(70), steps=140, name="the inputs change"),
+            HEALTHY.but(train=clusters(64, 1, 3.0), valid=clusters(200, 2, 3.0), name="overfitting"),
+        ],
+    )
+    assert [one.first_step for one in found] == [0, 0, 70]
+    assert found[2].severity is Severity.ERROR
+
+
+# label-noise
+
+
+def noisy(share: float) -> Data:
+    x, y = clusters(1200, 1, 0.6)
+    random = torch.Generator().manual_seed(5)
+    other = torch.randint(CLASSES, (len(y),), generator=random)
+    return x, torch.where(torch.rand(len(y), generator=random) < share, other, y)
+
+
+def test_label_noise_conforms() -> None:
+    conforms(
+        LabelNoise(),
+        [HEALTHY.but(train=noisy(0.5), valid=clusters(200, 2, 0.6), name="half of the labels")],
+        [
+            HEALTHY.but(train=noisy(0.05), name="a few labels"),
+            HEALTHY.but(
+                train=clusters(600, 1, 2.5), valid=clusters(200, 2, 2.5), name="classes that overlap"
+            ),
+            HEALTHY.but(batches=rolled_from(0), name="all labels"),
+        ],
+    )
+
+
+def test_mixed_samples_are_not_taken_for_noise() -> None:
+    def mixed(outputs: Tensor, y: Tensor) -> Tensor:
+        other = y.roll(1, 0)
+        return 0.5 * functional.cross_entropy(outputs, y) + 0.5 * functional.cross_entropy(outputs, other)
+
+    view = HEALTHY.but(
+        batches=lambda step, x, y: (0.5 * (x + x.roll(1, 0)), y), loss=mixed, valid=None, name="mixup"
+    ).view
+    assert all(isinstance(one, Abstention) for one in LabelNoise().check(view))
+    assert not diagnose(view).at_least(Severity.WARNING)
+
+
+# train-valid-leak
+
+
+def leaking(num: int) -> Training:
+    assert HEALTHY.valid is not None
+    (x, y), (vx, vy) = HEALTHY.train, HEALTHY.valid
+    train = torch.cat([x, vx[:num]]), torch.cat([y, vy[:num]])
+    return HEALTHY.but(train=train, name=f"{num} samples in both")
+
+
+def test_train_valid_leak_conforms() -> None:
+    few = torch.randint(2, (600, 8), generator=torch.Generator().manual_seed(0)).float()
+    found = conforms(
+        TrainValidLeak(),
+        [leaking(200), leaking(60), leaking(200).but(budget=0.2, name="thinned")],
+        [
+            leaking(3),
+            HEALTHY.but(valid=HEALTHY.train, name="the training data themselves"),
+            HEALTHY.but(
+                train=(few, HEALTHY.train[1]), valid=(few[:200], HEALTHY.train[1][:200]), name="bits"
+            ),
+            leaking(200).but(
+                batches=lambda step, x, y: (x + 0.01 * torch.randn(x.shape), y),
+                name="changed at random each time",
+            ),
+        ],
+    )
+    assert found[0].evidence["share_of_evaluated_samples"] == 1.0
+    assert found[1].evidence["share_of_evaluated_samples"] == pytest.approx(0.3)
+
+
+# wrong-loss, summed-loss, loss-sign-flipped
+
+
+def one_hot(outputs: Tensor, y: Tensor) -> Tensor:
+    return functional.one_hot(y, CLASSES).to(outputs.dtype)
+
+
+def squares(outputs: Tensor, y: Tensor) -> Tensor:
+    return functional.mse_loss(outputs.softmax(1), one_hot(outputs, y))
+
+
+def several_labels(outputs: Tensor, y: Tensor) -> Tensor:
+    targets = one_hot(outputs, y)
+    targets[:, 0] = 1.0
+    return functional.binary_cross_entropy_with_logits(outputs, targets)
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size")
+def test_wrong_loss_conforms() -> None:
+    found = conforms(
+        WrongLoss(),
+        [
+            HEALTHY.but(loss=squares, optimizer=sgd(0.01), name="squares of probabilities"),
+            HEALTHY_LINE.but(
+                loss=lambda outputs, y: functional.mse_loss(outputs, y[:, 0]), valid=None, name="broadcast"
+            ),
+        ],
+        [
+            HEALTHY.but(loss=squares, name="squares, and it goes well"),
+            HEALTHY.but(loss=several_labels, optimizer=sgd(0.01), name="several labels a sample"),
+            HEALTHY_LINE,
+        ],
+    )
+    assert found[1].evidence["outputs"] == f"({BATCH}, 1)"
+
+
+def summed(outputs: Tensor, y: Tensor) -> Tensor:
+    return functional.cross_entropy(outputs, y, reduction="sum")
+
+
+def summed_by_hand(outputs: Tensor, y: Tensor) -> Tensor:
+    return functional.cross_entropy(outputs, y, reduction="none").sum()
+
+
+def test_summed_loss_conforms() -> None:
+    found = conforms(
+        SummedLoss(),
+        [
+            HEALTHY.but(loss=summed, optimizer=sgd(0.2), name="summed"),
+            HEALTHY.but(loss=summed_by_hand, optimizer=sgd(0.2), name="summed by hand", valid=None),
+        ],
+        [
+            HEALTHY.but(loss=summed, name="Adam does not mind"),
+            HEALTHY.but(optimizer=sgd(5.0), name="a mean, the rate is too high"),
+        ],
+    )
+    assert found[0].remedies[1].new == pytest.approx(0.2 / BATCH)
+
+
+def negative(outputs: Tensor, y: Tensor) -> Tensor:
+    return -functional.cross_entropy(outputs, y)
+
+
+class Reversed(torch.autograd.Function):
+    """A layer whose gradient has the other sign."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return -gradient
+
+
+def negative_of_reversed(outputs: Tensor, y: Tensor) -> Tensor:
+    return -functional.cross_entropy(Reversed.apply(outputs), y)  # type: ignore[no-untyped-call]
+
+
+def test_loss_sign_flipped_conforms() -> None:
+    conforms(
+        LossSignFlipped(),
+        [
+            HEALTHY.but(loss=negative, name="minus"),
+            HEALTHY.but(
+                optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=1e-2, maximize=True),
+                name="maximize",
+            ),
+        ],
+        [
+            HEALTHY.but(loss=negative_of_reversed, name="the gradient is reversed"),
+            HEALTHY.but(optimizer=sgd(5.0), name="the rate is too high"),
+        ],
+    )
+
+
+# targets-not-scaled
+
+
+def in_unit(factor: float, offset: float, name: str) -> Training:
+    assert HEALTHY_LINE.valid is not None
+    return HEALTHY_LINE.but(
+        train=(HEALTHY_LINE.train[0], HEALTHY_LINE.train[1] * factor + offset),
+        valid=(HEALTHY_LINE.valid[0], HEALTHY_LINE.valid[1] * factor + offset),
+        name=name,
+    )
+
+
+def begun_well() -> nn.Module:
+    model = regressor()
+    nn.init.constant_(model.get_submodule("2").bias, 100.0)  # type: ignore[arg-type]
+    return model
+
+
+def test_targets_not_scaled_conforms() -> None:
+    conforms(
+        TargetsNotScaled(),
+        [
+            in_unit(100, 2000, "thousands"),
+            in_unit(100, 2000, "they explode").but(optimizer=sgd(0.05)),
+        ],
+        [
+            in_unit(4, 100, "the bias begins at the mean").but(model=begun_well),
+            in_unit(8, 0, "large, learned soon"),
+            HEALTHY_LINE.but(batches=lambda step, x, y: (x, y[torch.randperm(len(y))]), name="noise"),
+        ],
+        HEALTHY_LINE,
+    )
+
+
+# class-collapse, overfitting
+
+
+def unbalanced(num_rare: int, spread: float = 1.0) -> Data:
+    x, y = clusters(3000, 1, spread)
+    often, rare = x[y == 0], (x[y != 0][:num_rare], y[y != 0][:num_rare])
+    return torch.cat([often, rare[0]]), torch.cat([torch.zeros(len(often), dtype=y.dtype), rare[1]])
+
+
+def test_class_collapse_conforms() -> None:
+    conforms(
+        ClassCollapse(),
+        [HEALTHY.but(train=unbalanced(6, 2.0), valid=clusters(200, 2, 2.0), name="1 % of rare classes")],
+        [
+            HEALTHY.but(train=unbalanced(160), name="16:1, found all the same"),
+            HEALTHY.but(train=unbalanced(4, 2.0), valid=None, name="too few to tell"),
+            HEALTHY.but(optimizer=sgd(1e-6), name="nothing learned, balanced"),
+        ],
+    )
+
+
+def test_overfitting_conforms() -> None:
+    few = HEALTHY.but(
+        train=clusters(64, 1, 2.5),
+        valid=clusters(200, 2, 2.5),
+        model=wide,
+        steps=300,
+        every=15,
+        name="few samples",
+    )
+    (finding,) = conforms(
+        Overfitting(),
+        [few],
+        [
+            HEALTHY.but(
+                train=clusters(600, 1, 2.5), valid=clusters(200, 2, 2.5), name="hard, enough samples"
+            ),
+            HEALTHY.but(train=clusters(50, 1), valid=None, steps=200, name="learned by heart on purpose"),
+        ],
+    )
+    lowest = finding.evidence["lowest_validation_loss"]
+    series = few.view.scalar("loss", "valid")
+    assert lowest == series.values.min()
+    assert finding.first_step == series.steps[series.values.argmin()]
+
+
+def wide() -> nn.Module:
+    return nn.Sequential(nn.Linear(8, 128), nn.ReLU(), nn.Linear(128, CLASSES))
+
+
+# What a thinned run sees
+
+
+def test_a_thinned_run_names_the_step_at_which_inputs_went_bad() -> None:
+    thinned = HEALTHY.but(budget=1e-4, steps=100, valid=None)
+    blank = thinned.but(batches=lambda step, x, y: (x * (step < 61), y))
+    nan = thinned.but(batches=lambda step, x, y: (x / (step < 61), y))
+    for rule, run in ((InputsCollapsed(), blank), (NonFiniteInput(), nan)):
+        assert run.view.info.cost.steps_recorded < 40
+        finding = next(one for one in rule.check(run.view) if isinstance(one, Finding))
+        assert (finding.first_step, finding.severity) == (61, Severity.ERROR)
+
+
+def test_no_rule_of_these_speaks_about_another_ones_fault() -> None:
+    sick = (
+        HEALTHY.but(train=noisy(0.5), name="noise"),
+        leaking(200),
+        in_unit(100, 2000, "targets"),
+        HEALTHY.but(loss=negative, name="minus"),
+    )
+    expected = ("label-noise", "train-valid-leak", "targets-not-scaled", "loss-sign-flipped")
+    for (run, rule_id), rule in itertools.product(zip(sick, expected, strict=True), RULES):
+        if rule.id != rule_id:
+            found = [one for one in rule.check(run.view) if isinstance(one, Finding)]
+            assert not [one for one in found if one.severity >= Severity.WARNING], (run.name, found)
