@@ -91,7 +91,7 @@ class InitializationTooLarge(Rule):
         0.5, "share of the hidden layers", "our choice: where all that is large is behind norms"
     )
     learned: float = threshold(
-        0.25, "of the level of not knowing", "our choice: likewise; a loss below it came down well"
+        0.4, "of the level of not knowing", "our choice: likewise; a loss below it came down well"
     )
 
     def check(self, view: RunView) -> Iterator[Finding | Abstention]:
@@ -118,18 +118,17 @@ class InitializationTooLarge(Rule):
         return Excess(" ".join(one.harm for one in told), evidence)
 
     def _in_pace(self, view: RunView, flow: Flow, large: Sequence[Start]) -> Excess:
-        """Look for a training that is slow: behind norms, weights c times as large take steps 1 / c^2 as far."""
+        """Look for a training that is slow: next to weights c times as large a step is 1 / c of itself."""
         curve, loss = LossCurve.of(view.scalar("loss")), first_loss(view)
         if len(curve) < MIN_BLOCK or loss is None:
             return Excess("", {})
         level = base_level(view, flow, loss)
-        slower = math.prod(one.ratio for one in large) ** (2 / len(large))
+        pace = math.prod(one.ratio for one in large) ** (-1 / len(large))
         words = (
-            f"Norms take the size of what they give away, but a step counts for {number(1 / slower)} of what it"
-            f" would: the loss"
-            f" was still {number(curve.final)} at the end."
+            "Norms take the size of what they give away, but next to such weights each step is"
+            f" {number(pace)} of what it would be, or less: the loss was still {number(curve.final)} at the end."
         )
-        evidence: dict[str, float | str] = {"steps_count": 1 / slower, "level_of_not_knowing": level}
+        evidence: dict[str, float | str] = {"pace": pace, "level_of_not_knowing": level}
         return Excess(words if curve.final > self.learned * level else "", evidence)
 
     def _in_loss(self, view: RunView, flow: Flow) -> Excess:
@@ -204,7 +203,7 @@ class InitializationTooLarge(Rule):
             },
             message=(
                 f"The weights of {first.name} began {number(first.ratio)} times as large as usual (root mean square"
-                f" {number(first.rms)} with {first.fan_in:.0f} inputs), {taken}."
+                f" {number(first.rms)} with {first.fan_in:.0f} inputs){taken}."
                 f"{harm}{course}{also}"
             ),
             remedies=(
