@@ -22,7 +22,7 @@ def train(model: nn.Module, lr: float, centers: torch.Tensor) -> RunView:
         for _ in range(STEPS):
             y = torch.randint(0, CLASSES, (BATCH,), generator=random)
             x = centers[y] + SPREAD * torch.randn(BATCH, FEATURES, generator=random)
-            nn.functional.cross_entropy(model(x), y).backward()
+            nn.functional.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
     return recording.view()
