@@ -63,12 +63,13 @@ def dead_from(name: str, t0: int) -> Change:
     return lambda setting: setting.at(t0, kill)
 
 
-def saturated_from(name: str, t0: int, factor: float = 40.0) -> Change:
-    """F12: the weights of a layer in front of tanh grow so much that it saturates."""
+def saturated_from(t0: int, *names: str, factor: float = 40.0) -> Change:
+    """F12: the weights of layers in front of tanh grow so much that it saturates."""
 
     def grow(loop: Loop) -> None:
         with torch.no_grad():
-            loop.model.get_submodule(name).weight.mul_(factor)
+            for name in names:
+                loop.model.get_submodule(name).weight.mul_(factor)
 
     return lambda setting: setting.at(t0, grow)
 
@@ -189,8 +190,9 @@ CASES = (
               for program, layer, act, t0 in (("mlp", "fc2", "act2", 0), ("mlp", "fc2", "act2", 120), ("friedman", "fc1", "act1", 90),
                                               ("cnn", "conv2", "relu2", 0), ("cnn", "conv3", "relu3", 130)))),
     *_cases("F12", "saturated-activations", ("learning rate", "norm", "activation", "initialis"),
-            *((program, f"t{t0}", saturated_from(layer, t0), (layer, act), t0)
-              for program, layer, act, t0 in (("deep", "fc4", "act4", 150), ("deep", "fc8", "act8", 80), ("diabetes", "fc2", "act2", 60)))),
+            *((program, f"t{t0}", saturated_from(t0, *(f"fc{number}" for number in numbers)),
+               tuple(f"{kind}{number}" for number in numbers for kind in ("fc", "act")), t0)
+              for program, numbers, t0 in (("deep", range(2, 7), 150), ("deep", range(1, 9), 80), ("diabetes", (1, 2), 60)))),
     *_cases("F13", "vanishing-gradients", ("activation", "shortcut", "norm"),
             *((program, "", deep(8, nn.Sigmoid), (), 0) for program in ("mlp", "deep", "diabetes")),
             *((program, "12", deep(12, nn.Sigmoid), (), 0) for program in ("mlp", "table"))),

@@ -187,22 +187,13 @@ def test_loss_not_decreasing_conforms() -> None:
     )
 
 
-TO_COME = {  # rules that others lead to already and that are not in the catalog yet
-    "exploding-gradients",
-    "learning-rate-too-high",
-    "learning-rate-too-low",
-    "optimizer-epsilon",
-    "batch-too-small",
-}
-
-
 @pytest.mark.parametrize("rule", DEFAULT_RULES, ids=lambda rule: rule.id)
 def test_ids_and_texts_are_complete(rule: Rule) -> None:
     assert rule.measured
     assert rule.silent_on
     assert rule.advice
     known = {other.id for other in DEFAULT_RULES}
-    assert set(rule.leads_to) <= known | TO_COME
+    assert set(rule.leads_to) <= known
 
 
 def test_no_false_alarm_on_healthy_losses_of_many_seeds() -> None:

@@ -35,7 +35,12 @@ class BatchNormBatchTooSmall(Rule):
     """
 
     id: ClassVar[str] = "batchnorm-batch-too-small"
-    leads_to: ClassVar[tuple[str, ...]] = ("batch-too-small", "overfitting", "train-mode-in-evaluation")
+    leads_to: ClassVar[tuple[str, ...]] = (
+        "labels-misaligned",
+        "batch-too-small",
+        "overfitting",
+        "train-mode-in-evaluation",
+    )
     measured: ClassVar[str] = (
         "The number of samples in the batches that batch norms in training get; and harm: a validation loss far above the"
         " training loss from early on, or a loss that did not come down well."

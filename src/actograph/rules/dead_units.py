@@ -30,6 +30,7 @@ class DeadUnits(Rule):
     """
 
     id: ClassVar[str] = "dead-units"
+    leads_to: ClassVar[tuple[str, ...]] = ("labels-misaligned", "vanishing-gradients")
     measured: ClassVar[str] = (
         "For each unit (channel) of a rectifier layer the run log knows whether it fired on at least one sample of"
         " each recorded step. A unit is dead when it has not fired since some step up to the end, over at least the"

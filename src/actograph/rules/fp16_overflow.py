@@ -30,7 +30,12 @@ class Fp16Overflow(Rule):
     """
 
     id: ClassVar[str] = "fp16-overflow"
-    leads_to: ClassVar[tuple[str, ...]] = ("non-finite-loss", "dead-units", "saturated-activations")
+    leads_to: ClassVar[tuple[str, ...]] = (
+        "labels-misaligned",
+        "non-finite-loss",
+        "dead-units",
+        "saturated-activations",
+    )
     measured: ClassVar[str] = (
         "The first layer in forward order, among those that were the first to hold infinities, computes in float16, and the"
         " finite values beside them, or those it had before, come near the largest number of float16. Or: a gradient scaler"

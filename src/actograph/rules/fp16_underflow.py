@@ -44,7 +44,11 @@ class Fp16Underflow(Rule):
     """
 
     id: ClassVar[str] = "fp16-underflow"
-    leads_to: ClassVar[tuple[str, ...]] = ("vanishing-gradients", "learning-rate-too-low")
+    leads_to: ClassVar[tuple[str, ...]] = (
+        "labels-misaligned",
+        "vanishing-gradients",
+        "learning-rate-too-low",
+    )
     measured: ClassVar[str] = (
         "Gradients of the weights after steps 0, 1, 2, 4, 8, ... of layers whose weights or outputs are float16, where no"
         " gradient scaler was seen: most exactly 0, and the largest below float16's smallest normal number, 6.1e-5. It is a"
