@@ -212,7 +212,7 @@ def test_train_valid_leak_conforms() -> None:
     few = torch.randint(2, (600, 8), generator=torch.Generator().manual_seed(0)).float()
     found = conforms(
         TrainValidLeak(),
-        [leaking(200), leaking(60), leaking(200).but(budget=0.2, name="thinned")],
+        [leaking(200), leaking(60), leaking(200).but(thinned=8, name="thinned")],
         [
             leaking(3),
             HEALTHY.but(valid=HEALTHY.train, name="the training data themselves"),
@@ -413,11 +413,11 @@ def wide() -> nn.Module:
 
 
 def test_a_thinned_run_names_the_step_at_which_inputs_went_bad() -> None:
-    thinned = HEALTHY.but(budget=1e-4, steps=100, valid=None)
+    thinned = HEALTHY.but(thinned=25, steps=100, valid=None)
     blank = thinned.but(batches=lambda step, x, y: (x * (step < 61), y))
     nan = thinned.but(batches=lambda step, x, y: (x / (step < 61), y))
     for rule, run in ((InputsCollapsed(), blank), (NonFiniteInput(), nan)):
-        assert run.view.info.cost.steps_recorded < 40
+        assert run.view.info.cost.steps_recorded == 4
         finding = next(one for one in rule.check(run.view) if isinstance(one, Finding))
         assert (finding.first_step, finding.severity) == (61, Severity.ERROR)
 

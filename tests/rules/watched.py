@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from actograph.observe.watch import watch
+from actograph.recording.cadence import EveryNth
 from actograph.runlog.view import RunView
 
 CLASSES, FEATURES, BATCH = 5, 8, 32
@@ -81,7 +82,7 @@ class Training:
     steps: int = 120
     every: int = 12  # steps between evaluations
     shuffle: bool = True
-    budget: float | None = None
+    thinned: int = 1  # one of so many steps is recorded
 
     def but(self, **changes: Any) -> Training:
         return replace(self, **changes)
@@ -94,7 +95,8 @@ class Training:
         optimizer = self.optimizer(model)
         rates = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule)
         x, y = self.train
-        with watch(model, optimizer, out=":memory:", name=self.name, budget=self.budget) as recording:
+        with watch(model, optimizer, out=":memory:", name=self.name, budget=None) as recording:
+            recording._pacer = EveryNth(self.thinned)
             order = torch.arange(len(x))
             for step in range(self.steps):
                 begin = step * BATCH % max(len(x) - BATCH + 1, 1) // BATCH * BATCH

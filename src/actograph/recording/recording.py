@@ -36,7 +36,7 @@ from actograph.recording.cadence import EveryNth
 from actograph.recording.facts.loss_call import NO_CLASS, LossCall
 from actograph.recording.facts.recorder import FactRecorder
 from actograph.recording.order import LayerOrder
-from actograph.recording.pacing import Pacer
+from actograph.recording.pacing import FREE_S, Pacer
 from actograph.recording.parameters import ParameterRecorder
 from actograph.runlog.buckets import Bucket
 from actograph.runlog.store import RunWriter
@@ -89,9 +89,8 @@ class Recording:
         self._writer = writer
         self._select = select
         self._pacer = Pacer(budget) if every is None else EveryNth(every)
-        self._loss_pacer = (
-            EveryNth(every) if every else Pacer(None if budget is None else LOSS_SHARE * budget)
-        )
+        loss_budget = None if budget is None else LOSS_SHARE * budget
+        self._loss_pacer = EveryNth(every) if every else Pacer(loss_budget, free_s=LOSS_SHARE * FREE_S)
         self._clock = clock
         self._block = Block()
         self._order = LayerOrder()
