@@ -229,24 +229,21 @@ def test_missing_normalization_conforms(healthy: list[RunView]) -> None:
 
 
 def test_missing_nonlinearity_conforms(healthy: list[RunView]) -> None:
-    linear = [train(lambda: layers(2, nn.Identity), "linear", data=parity)]
-    linear.append(
-        train(
-            lambda: Between(lambda h: functional.dropout(h, 0.1).view(-1, WIDTH)), "one missing", data=parity
-        )
+    linear = train(lambda: layers(2, nn.Identity), "linear", data=parity)
+    one_missing = train(
+        lambda: Between(lambda h: functional.dropout(h, 0.1).view(-1, WIDTH)), "one missing", data=parity
     )
-    near_miss = [
+    intact = [
         train(lambda: Between(functional.relu), "a function", data=parity),
         train(lambda: Between(lambda h: h * torch.sigmoid(h)), "written out", data=parity),
         train(lambda: Between(lambda h: h.abs()), "absolute values", data=parity),
         train(lambda: Between(lambda h: h, width=4, middle=WIDTH), "bottleneck", data=parity),
         train(lambda: Residual(2, nn.ReLU), "shortcuts", data=parity),
     ]
-    check_rule(MissingNonlinearity(), sick=linear, healthy=healthy, near_miss=near_miss)
-    first, second = (one_of(MissingNonlinearity(), view) for view in linear)
-    assert first.evidence["pairs"] == "fc1 -> fc2, fc2 -> head"
-    assert second.evidence["pairs"] == "fc1 -> fc2"
-    assert not [one for view in near_miss for one in MissingNonlinearity().check(view)]
+    check_rule(MissingNonlinearity(), sick=linear, healthy=healthy, near_miss=[*intact, one_missing])
+    assert one_of(MissingNonlinearity(), linear).evidence["pairs"] == "fc1 -> fc2, fc2 -> head"
+    assert one_of(MissingNonlinearity(), one_missing).evidence["pairs"] == "fc1 -> fc2"
+    assert not [one for view in intact for one in MissingNonlinearity().check(view)]
 
 
 def test_softmax_in_hidden_layer_conforms(healthy: list[RunView]) -> None:

@@ -22,6 +22,9 @@ from actograph.runlog.view import RunView
 HARMLESS_BETWEEN = frozenset({Kind.LINEAR, Kind.NORM, Kind.MAX_POOL})
 
 
+ELEMENTWISE = frozenset({Kind.ACTIVATION, Kind.SATURATING, Kind.SOFTMAX, Kind.PRODUCT, Kind.UNKNOWN})
+
+
 class Pair(NamedTuple):
     """Two layers of which the second takes what the first gives, and nobody else does."""
 
@@ -48,7 +51,7 @@ class MissingNonlinearity(Rule):
         " apart (depthwise,"
         " rows and columns), shortcuts, attention's projections, recurrent layers, embeddings, functions that"
         " autograd does not look into; any"
-        " function of values in between, as a module or not; a loss that came near 0 (a note)."
+        " function of values in between, as a module or not; a loss that came near 0 and a minority of places (notes)."
     )
     advice: ClassVar[tuple[str, ...]] = (
         "Put ReLU or GELU between the layers.",
@@ -63,6 +66,11 @@ class MissingNonlinearity(Rule):
         "of the level of not knowing",
         "our choice: below it there is nothing that a nonlinearity could still gain",
     )
+
+    share: float = threshold(
+        0.5, "share of the places", "our choice: a single missing one may be meant, as before a head"
+    )
+    min_steps: float = threshold(50.0, "steps with a loss", "our choice: ten blocks of five")
 
     def check(self, view: RunView) -> Iterator[Finding | Abstention]:
         """Find pairs of layers that are one linear map."""
@@ -105,7 +113,9 @@ class MissingNonlinearity(Rule):
         is_done = len(curve) >= MIN_BLOCK and curve.final <= self.near_zero * abs(
             base_level(view, flow, float(curve.values[0]))
         )
-        is_harmful = len(curve) >= MIN_BLOCK and not is_done
+        with_one = sum(bool(kinds & ELEMENTWISE) for layer in flow.layers for kinds in layer.sources.values())
+        is_most = len(pairs) > self.share * (len(pairs) + with_one)
+        is_harmful = len(curve) >= self.min_steps and not is_done and is_most
         rest = [f"{pair.front.name} and {pair.back.name}" for pair in pairs[1:]]
         also = f" The same holds between {names(rest)}." if rest else ""
         whole = (
