@@ -124,6 +124,10 @@ def test_inputs_not_normalized_conforms() -> None:
     )
     assert found[0].layer == "0"
     assert found[2].evidence["feature"] == 0.0
+    strict = InputsNotNormalized(learned=0.0, well=0.0)
+    assert [one.rule for one in strict.check(on_scale(64, 100).view)] == [strict.id]
+    assert not list(strict.check(on_scale(64, 100).but(model=normed).view))
+    assert not list(strict.check(on_scale(100).but(model=Divided).view))
 
 
 # labels-misaligned
