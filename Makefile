@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test test-gpu test-peers check check-cuda install install-test browser torture bench-stats bench-train \
-	bench-scripts clean
+	bench-scripts bench-faults clean
 
 demo: install
 	$(BIN)/actograph train mnist
@@ -68,6 +68,16 @@ bench-train: install
 # How much longer whole scripts take under `actograph run`, beside other libraries
 bench-scripts: install
 	PYTHONPATH=src $(PEERS) benchmarks/bench_scripts.py --out benchmarks/results-scripts.md
+
+FAULT_RUNS ?= runs-faults
+SHARD ?= 1/1
+# What diagnosers say of broken and of healthy trainings; goes on where it was stopped. SHARD=1/4 does the first of four parts,
+# and the last part's machine, given the folders of all, the tables
+bench-faults: install
+	$(BIN)/python benchmarks/bench_faults.py run --shard $(SHARD) --out $(FAULT_RUNS)
+	$(BIN)/python benchmarks/bench_faults.py score --half test --diagnosers ours,smd,smd-tensors,autotrainer,torchmortem,torch-audit \
+		--out $(FAULT_RUNS) > benchmarks/results-faults.md
+	$(BIN)/python benchmarks/bench_faults.py repair --half test --seeds 3 --out $(FAULT_RUNS) >> benchmarks/results-faults.md
 
 # A hundred kills in the middle of a save, where `make test` has ten
 torture: install-test

@@ -1,4 +1,4 @@
-"""Make the example figures of docs/rules.md: `PYTHONPATH=benchmarks python docs/rule_figures.py [RULE ...]`.
+"""Make the example figures of docs/rules.md: `PYTHONPATH=benchmarks python docs/rule_figures.py runs-faults [RULE ...]`.
 
 No idea of any rule. Each figure is the one that a report shows with the finding, in the first training of the fault benchmark
 in which the rule is right. What is not recorded yet is trained. Needs the `test` extra and Debian's chromium.
@@ -22,15 +22,14 @@ from actograph.rules.rule import Finding
 from actograph.runlog.reader import read_run
 from actograph.show.evidence import finding_figure
 
-RUNS = Path("runs-faults")
 PICTURES = Path(__file__).with_name("rules")
 
 
-def main(chosen: list[str]) -> None:
+def main(runs: Path, chosen: list[str]) -> None:
     figures, pictures = [], []
     for rule in DEFAULT_RULES:
         if not chosen or rule.id in chosen:
-            figure = example(rule.id)
+            figure = example(rule.id, runs)
             if figure is None:
                 print(f"{rule.id}: no case of the benchmark shows it")
                 continue
@@ -39,13 +38,13 @@ def main(chosen: list[str]) -> None:
     draw(figures, pictures)
 
 
-def example(rule: str) -> go.Figure | None:
+def example(rule: str, runs: Path) -> go.Figure | None:
     """Return the figure of the first finding of a rule in the benchmark's cases that it is right about."""
     for case in CASES.values():
         if rule in case.rules or rule.startswith("loss-"):
             job = Job(0, case.id)
-            run_job(job, RUNS)
-            view = read_run(job.folder(RUNS) / "run")
+            run_job(job, runs)
+            view = read_run(job.folder(runs) / "run")
             found = [finding for finding in _all(diagnose(view).findings) if finding.rule == rule]
             if found:
                 return finding_figure(view, found[0])
@@ -60,4 +59,4 @@ def _all(findings: tuple[Finding, ...]) -> Iterator[Finding]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(sys.argv[1:])
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -160,7 +160,7 @@ def _version(name: str, answers: Sequence[_Answer]) -> str:
 
 
 def _comparison(tables: Sequence[Table], harm: dict[str, bool | None]) -> str:
-    """Return one line a diagnoser. A rival's symptom is right where any cause that may be meant by it is accepted."""
+    """Return one line a diagnoser, over the trainings that it saw."""
     rows = []
     for table in tables:
         harmful = [judged for judged in table.faulty if harm[judged.job.id] is not False]
@@ -176,8 +176,8 @@ def _comparison(tables: Sequence[Table], harm: dict[str, bool | None]) -> str:
         )
         rows.append((table.name, table.version, *shares))
     scores = ("detected", "cause, first", "cause, first three", "layer, first", "onset", "healthy with an alarm")
-    head = ("diagnoser", "version", *scores)
-    return _markdown(head, rows)
+    note = "A symptom that a rival names is right where any cause that may be meant by it is (benchmarks/faults/README.md)."
+    return _markdown(("diagnoser", "version", *scores), rows) + "\n\n" + note
 
 
 def harms(jobs: Sequence[Job], results: dict[Job, Result]) -> dict[str, bool | None]:

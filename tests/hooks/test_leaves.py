@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from actograph.errors import UsageError
-from actograph.hooks.leaves import leaf_modules, tensors_of
+from actograph.hooks.leaves import leaf_modules, own_parameters, tensors_of
 
 
 def nested() -> nn.Module:
@@ -21,6 +21,19 @@ def nested() -> nn.Module:
 
 def test_leaves_are_modules_without_children() -> None:
     assert list(leaf_modules(nested())) == ["0.0", "0.1", "1", "2"]
+
+
+def test_a_module_that_keeps_its_parameters_in_a_list_or_dictionary_is_a_leaf() -> None:
+    class Experts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = nn.ParameterList([torch.ones(2, 2), torch.ones(2, 2)])
+            self.biases = nn.ParameterDict({"first": torch.ones(2)})
+            self.scale = nn.Parameter(torch.ones(1))
+
+    model = nn.Sequential(Experts(), nn.ReLU())
+    assert list(leaf_modules(model)) == ["0", "1"]
+    assert sum(p.numel() for p in own_parameters(model[0])) == 4 + 4 + 2 + 1
 
 
 def test_a_model_that_is_a_leaf_is_called_model() -> None:

@@ -125,6 +125,24 @@ def test_the_exit_code_is_the_script_s(program: Program, end: str, code: int, st
     assert (program.view.num_steps, program.view.info.status) == (4, status)
 
 
+def test_an_error_in_the_first_forward_is_shown_without_us(
+    program: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fails = """
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 2)
+    def forward(self, x):
+        return self.linear(x) + torch.ones(3)
+Model()(torch.ones(1, 2))
+"""
+    assert program.run(TRAIN + fails) == 1
+    said = capsys.readouterr().err
+    assert "return self.linear(x) + torch.ones(3)" in said
+    assert "functional.py" not in said.partition("RuntimeError")[0]
+
+
 def test_a_loss_that_is_nan_is_found(program: Program, capsys: pytest.CaptureFixture[str]) -> None:
     assert program.run(TRAIN + "model[0].weight.data.fill_(float('nan'))\ntrain(3)") == 0
     assert "NaN" in capsys.readouterr().err

@@ -63,9 +63,9 @@ def linears(num: int) -> Callable[[], nn.Module]:
 @pytest.mark.parametrize(
     ("what", "a_layer", "a_step"),
     [
-        ({}, 31, 630),
-        ({"grad": True}, 54, 630),
-        ({"gradients": True, "layers": False}, 21, 735),
+        ({}, 31, 1350),
+        ({"grad": True}, 59, 1350),
+        ({"gradients": True, "layers": False}, 21, 1450),
     ],
 )
 def test_a_layer_and_the_end_of_a_step_add_few_calls(
@@ -79,11 +79,11 @@ def test_a_layer_and_the_end_of_a_step_add_few_calls(
 
 
 def test_recording_simple_cnn_adds_few_calls() -> None:
-    assert added(lambda: simple_cnn(10), torch.randn(64, 1, 28, 28)) <= 970
+    assert added(lambda: simple_cnn(10), torch.randn(64, 1, 28, 28)) <= 1430
 
 
 def test_a_row_that_is_derived_adds_few_calls() -> None:
     def wide() -> nn.Module:
         return nn.Sequential(nn.Linear(1, 2048), nn.ReLU(), nn.Linear(2048, 1))
 
-    assert added(wide, torch.randn(64, 1)) <= 730
+    assert added(wide, torch.randn(64, 1)) <= 1165

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actograph.errors import UsageError
-from actograph.recording.pacing import WARM_UP_STEPS, Pacer
+from actograph.recording.pacing import LONG, LONGEST_INTERVAL, WARM_UP_STEPS, Pacer
 
 
 def recorded_steps(pacer: Pacer, num_steps: int, step_s: float, cost_s: float) -> list[int]:
@@ -30,7 +32,8 @@ def test_cheap_recording_is_never_thinned() -> None:
 def test_the_cost_stays_within_the_budget(budget: float, step_s: float, cost_s: float) -> None:
     pacer = Pacer(budget, free_s=0.0)
     steps = recorded_steps(pacer, 2000, step_s, cost_s)
-    warm_up_s = (WARM_UP_STEPS + 1) * cost_s  # steps recorded before anything is known
+    growing = math.log2(LONGEST_INTERVAL / LONG)  # long intervals are come to by doubling
+    warm_up_s = (WARM_UP_STEPS + 1 + growing) * cost_s  # steps recorded before anything is known
     assert pacer.recorder_s - warm_up_s <= budget * 2000 * step_s + cost_s
     assert len(steps) == pacer.steps_recorded
 
@@ -68,3 +71,13 @@ def test_the_cost_is_told() -> None:
 def test_a_budget_must_be_a_share(budget: float) -> None:
     with pytest.raises(UsageError, match="between 0 and 1"):
         Pacer(budget)
+
+
+def test_one_slow_store_does_not_end_the_recording() -> None:
+    pacer = Pacer(0.03, free_s=0.0)
+    for step in range(400):
+        own_s = 0.002 if pacer.records_now else 0.0
+        pacer.end_step(
+            0.001 + own_s, own_s, storing_s=0.2 if step == 20 else 0.0
+        )  # far more than all is worth
+    assert pacer.every <= 4 * LONG  # else nothing more would be seen of such a run

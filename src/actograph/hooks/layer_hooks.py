@@ -26,7 +26,7 @@ from torch.utils.hooks import RemovableHandle
 from actograph.hooks import compiled
 from actograph.hooks.channels import ChannelAxes
 from actograph.hooks.flat_region import flat_region
-from actograph.hooks.leaves import Select, leaf_modules, tensors_of
+from actograph.hooks.leaves import Select, leaf_modules, own_parameters, tensors_of
 from actograph.hooks.lineage import Kinship, Lineage, kinship
 from actograph.hooks.recomputation import is_in_backward, knows_backward
 from actograph.layout.layer import LayerInfo, Quantity, Side
@@ -476,7 +476,7 @@ class LeafHook(VanishingHook):
             channel_axis=axis,
             num_units=0 if axis is None else output.shape[axis],
             flat=self.flat,
-            num_parameters=sum(p.numel() for p in self.module.parameters(recurse=False)),
+            num_parameters=sum(p.numel() for p in own_parameters(self.module)),
         )
         slot = self.hooks.block.add(output.device, info.flat, axis, info.num_units)
         self._slots[call, path] = slot

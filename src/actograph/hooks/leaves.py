@@ -18,13 +18,14 @@ Select = str | type[nn.Module] | Callable[[str, nn.Module], bool] | Sequence["Se
 
 ROOT_NAME = "model"  # the name of a model that is itself a leaf
 OPAQUE = (nn.MultiheadAttention,)  # their children are parameters in disguise and are never called
+HOLDERS = (nn.ParameterList, nn.ParameterDict)  # parameters of the module that has them; never called either
 
 
 def leaf_modules(model: nn.Module, select: Select | None = None) -> dict[str, nn.Module]:
     """Return the modules to hook by qualified name, each module once, in definition order.
 
-    Leaves are modules without children; one whose only child holds its parametrizations is a leaf too. Raises UsageError
-    when ``select`` matches none of them.
+    Leaves are modules without children; one whose only children hold parameters or parametrizations is a leaf too. Raises
+    UsageError when ``select`` matches none of them.
     """
     leaves = {name or ROOT_NAME: module for name, module in _walk(model, "")}
     if select is None:
@@ -33,6 +34,14 @@ def leaf_modules(model: nn.Module, select: Select | None = None) -> dict[str, nn
     if not chosen:
         raise UsageError(f"select={select!r} matches no layer; the layers are {', '.join(leaves)}")
     return chosen
+
+
+def own_parameters(leaf: nn.Module) -> Iterator[nn.Parameter]:
+    """Yield a leaf's parameters, those that it keeps in a list or dictionary too."""
+    yield from leaf.parameters(recurse=False)
+    for child in leaf.children():
+        if isinstance(child, HOLDERS):
+            yield from child.parameters()
 
 
 def tensors_of(output: object, path: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -55,7 +64,11 @@ def _walk(module: nn.Module, name: str, seen: set[int] | None = None) -> Iterato
     if id(module) in seen:
         return
     seen.add(id(module))
-    children = {key: child for key, child in module.named_children() if key != "parametrizations"}
+    children = {
+        key: child
+        for key, child in module.named_children()
+        if key != "parametrizations" and not isinstance(child, HOLDERS)
+    }
     if not children or isinstance(module, OPAQUE):
         yield name, module
         return

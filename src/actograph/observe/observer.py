@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from weakref import WeakMethod
 
@@ -26,8 +26,8 @@ from torch.optim.optimizer import (
 from actograph.hooks.recomputation import will_be_repeated
 from actograph.observe.backward import BackwardListener
 from actograph.observe.lead import Lead
-from actograph.observe.patches import patched
-from actograph.observe.roots import Roots
+from actograph.observe.patches import listeners, patched
+from actograph.observe.roots import Roots, is_symbolic
 from actograph.recording.recording import Recording
 
 
@@ -49,7 +49,7 @@ class Observer:
         self._lead = Lead()
         self._optimizers: dict[Optimizer, int] = {}
         self._running: Optimizer | None = None  # others that step inside its step are its own business
-        self._backward = BackwardListener(recording, self._guarded, gradients=gradients)
+        self._backward = _Listener(self, self._guarded, gradients=gradients)
         self._is_active = False
         self._undo = contextlib.ExitStack()
         recording.on_error = self._fail
@@ -79,8 +79,26 @@ class Observer:
         self._is_active = False
         self.recording.detach()
 
+    def adopt(self, model: nn.Module, parts: Iterable[nn.Module] = ()) -> None:
+        """Record a model before it is called: somebody in the script knows it. Its ``parts`` are not looked at."""
+
+        def attach() -> None:
+            self._attach(model, None, is_running=False)
+            self.roots.settle(parts)
+
+        self._guarded(attach)
+
+    def tell(self, action: Callable[[], None]) -> None:
+        """Do what somebody in the script has to say to the recording; an error in it ends the recording only."""
+        self._guarded(action)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether anything is recorded still."""
+        return self._is_active
+
     def _guarded(self, action: Callable[..., None], *args: object) -> None:
-        if not self._is_active:
+        if not self._is_active or self.recording.is_paused:
             return
         try:
             action(*args)
@@ -106,11 +124,12 @@ class Observer:
             self._guarded(self.recording.targets, None, None)
         if self.roots.is_settled(module) or not (torch.is_grad_enabled() or will_be_repeated()):
             return
-        self._guarded(self._attach, module, args)
+        if not is_symbolic(args):
+            self._guarded(self._attach, module, args)
 
-    def _attach(self, module: nn.Module, args: object) -> None:
+    def _attach(self, module: nn.Module, args: object, *, is_running: bool = True) -> None:
         for part in self.roots.take(module):
-            self.recording.attach(part, is_running=part is module, inputs=args)
+            self.recording.attach(part, is_running=is_running and part is module, inputs=args)
 
     def _before_step(
         self, optimizer: Optimizer, args: Sequence[object], kwargs: Mapping[str, object]
@@ -153,3 +172,17 @@ class Observer:
         self._backward.forget()
         if self._lead.ends_step(self._optimizers[optimizer], is_open=self.recording.is_open):
             self.recording.end_step()
+
+
+class _Listener(BackwardListener):
+    """Knows for whom it listens, which is how the observer of this process is found."""
+
+    def __init__(self, observer: Observer, guarded: Callable[..., None], *, gradients: bool) -> None:
+        super().__init__(observer.recording, guarded, gradients=gradients)
+        self.observer = observer
+
+
+def present_observer() -> Observer | None:
+    """Return who observes the script that runs in this process; None where nobody does, or the recording has failed."""
+    found = (one.observer for one in listeners() if isinstance(one, _Listener))
+    return next((observer for observer in found if observer.is_active), None)

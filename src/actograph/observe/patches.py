@@ -65,6 +65,12 @@ def patched(listener: Listener) -> Iterator[None]:
             hub.put_back()
 
 
+def listeners() -> list[Listener]:
+    """Return who listens now, in the order in which they came."""
+    hub = getattr(torch.autograd.backward, HUB, None)
+    return list(hub.listeners) if isinstance(hub, _Hub) else []
+
+
 class _Hub:
     """Hands on to all listeners. The patched function itself holds it, so that the next listener finds it there."""
 

@@ -8,7 +8,7 @@ as well. A module whose parts are roots already gives those of its parts that ar
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from weakref import WeakValueDictionary
 
 import torch
@@ -60,8 +60,12 @@ class Roots:
             self._seen.pop(key, None)
         self._frozen.clear()
 
+    def settle(self, modules: Iterable[nn.Module]) -> None:
+        """Take it that modules belong to what is recorded; nothing more is decided about them."""
+        self._seen.update({id(module): module for module in modules})
+
     def _settle(self, module: nn.Module) -> None:
-        self._seen.update({id(part): part for part in module.modules()})
+        self.settle(module.modules())
 
     def _new_parts(self, module: nn.Module) -> Iterator[nn.Module]:
         if not any(id(part) in self._recorded for part in module.modules()):
@@ -69,6 +73,20 @@ class Roots:
             return
         for child in module.children():
             yield from self._new_parts(child)
+
+
+def is_symbolic(args: object) -> bool:
+    """Tell whether a module is called to describe a model, with Keras' placeholders for tensors, and computes nothing."""
+    placeholders = sys.modules.get("keras.src.backend.common.keras_tensor")
+    return placeholders is not None and any(isinstance(one, placeholders.KerasTensor) for one in _flat(args))
+
+
+def _flat(value: object) -> Iterator[object]:
+    if isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _flat(one)
+    else:
+        yield value
 
 
 def _inside(module: nn.Module) -> nn.Module:

@@ -17,7 +17,12 @@ from types import CodeType, ModuleType, TracebackType
 
 from actograph.errors import UsageError
 
-OWN_FRAMES = str(Path(__file__).parent)
+# where frames of ours are that stand between the script's: a mode of torch sees what the first forward calls
+OBSERVE = Path(__file__).parent
+OWN_FRAMES = (
+    str(OBSERVE),
+    str(OBSERVE.parent / "hooks" / "functional.py"),
+)  # by path: importing it loads torch
 
 
 @dataclass(frozen=True)

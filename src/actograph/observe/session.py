@@ -22,6 +22,13 @@ from actograph.runlog.schema import RUNS
 from actograph.runlog.view import RunView
 
 NOTHING_SEEN = "no optimizer step was seen: nothing to record"
+# Libraries with optimizers that are not torch's, by a module that is loaded where they are used
+NEED_ADAPTERS = {
+    "fastai.optimizer": "fastai's optimizers are not torch's, so their steps are not seen: give the Learner "
+    "cbs=actograph.integrations.fastai.ActographCallback()",
+    "keras.src.backend.torch": "Keras' optimizers are not torch's, so their steps are not seen: give model.fit "
+    "callbacks=[actograph.integrations.keras.ActographCallback()]",
+}
 NO_LAYERS = "no layer was recorded: no model with trainable parameters was called, gradients enabled and in training mode"
 NOT_COMPILED = (
     "compiled code was run, and no layer in it was recorded: a model is recorded that torch.compile has wrapped, or that "
@@ -98,7 +105,8 @@ class Session:
             remarks = (*remarks, NOT_COMPILED)
         if not self._recording.num_steps:
             self._discard()
-            return Outcome(error, None, None, (*remarks, NOTHING_SEEN))
+            reasons = (reason for module, reason in NEED_ADAPTERS.items() if module in sys.modules)
+            return Outcome(error, None, None, (*remarks, NOTHING_SEEN, *reasons))
         assert self._writer.directory is not None
         if self._writer.info.rank:
             return Outcome(error, None, self._writer.directory, ())

@@ -17,6 +17,7 @@ WARM_UP_STEPS = 3  # the first steps allocate, discover and warm caches: they ar
 LONGEST_INTERVAL = (
     10_000  # steps between two recorded ones, where steps take no time of their own that is worth a mention
 )
+LONG = 64  # steps: longer intervals double at most, as one that is too long, after a slow moment, is not seen until it ends
 LONG_MEMORY = 0.99  # of storing, which comes once in many steps
 MEMORY = 0.9  # weight of the past in the running means: about the last ten steps
 
@@ -86,7 +87,8 @@ class Pacer:
         if self.budget is None or math.isnan(self._cost_s) or self.recorder_s < self.free_s:
             return 1
         allowed_s = max(self.budget * self._step_s - self._store_s, self._cost_s / LONGEST_INTERVAL)
-        return max(1, math.ceil(self._cost_s / allowed_s)) if allowed_s > 0.0 else 1
+        wanted = max(1, math.ceil(self._cost_s / allowed_s)) if allowed_s > 0.0 else 1
+        return min(wanted, max(LONG, 2 * self.every))
 
 
 def check_budget(budget: float | None) -> float | None:

@@ -113,6 +113,7 @@ class Recording:
         self._is_told_losses = self._is_told_scale = False  # by a driver, not seen
         self.undo = contextlib.ExitStack()  # what a driver has put in place, left when the hooks come off
         self.is_scoped = False  # used as a context manager, which closes it
+        self.is_paused = False  # what is trained meanwhile is going to be thrown away: a search for a rate
         self.is_watching = False  # `watch` has made it, and may close it
         self._step = 0
         self.has_forward = False  # gradients enabled, in whatever mode, since the last step ended
@@ -399,6 +400,8 @@ class Recording:
 
     def _gate(self, model: nn.Module) -> bool:
         """Tell whether a forward that begins is a training forward of a step to record."""
+        if self.is_paused:
+            return False
         if torch.is_grad_enabled():
             self.has_forward = self.has_forward or self._phase in (None, TRAIN)
         if not (model.training if self._phase is None else self._phase == TRAIN):
@@ -580,6 +583,8 @@ class _ForwardFacts:
 
     def enter(self, model: nn.Module, inputs: object, *, is_measured: bool) -> None:
         recording = self.recording
+        if recording.is_paused:
+            return
         is_validation = recording._phase not in (None, TRAIN)
         recording._facts.enter(
             model, inputs, recording._step, is_validation=is_validation, is_recorded=is_measured

@@ -40,6 +40,15 @@ def highest_learning_rate(view: RunView, step: int | None = None) -> float | Non
     return float(values.max()) if values.size else None
 
 
+def rounded(value: float) -> float:
+    """Round a suggested setting to two digits.
+
+    >>> rounded(0.012345), rounded(123.4)
+    (0.012, 120.0)
+    """
+    return float(f"{value:.2g}")
+
+
 def number(value: float) -> str:
     """Write a number for a sentence: three digits.
 

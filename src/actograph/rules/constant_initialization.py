@@ -26,6 +26,12 @@ class ConstantInitialization(Rule):
     """
 
     id: ClassVar[str] = "constant-initialization"
+    leads_to: ClassVar[tuple[str, ...]] = (
+        "missing-normalization",
+        "vanishing-gradients",
+        "dead-units",
+        "labels-misaligned",
+    )
     measured: ClassVar[str] = (
         "Weights whose units (rows) were all the same when the model was first seen are looked at after steps 0, 1, 2, 4,"
         " 8, ...: an error where they are still the same, exactly, though they have gradients and the learning rate is"

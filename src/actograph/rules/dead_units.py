@@ -14,6 +14,7 @@ import numpy as np
 
 from actograph.layout.layer import LayerInfo, Nonlinearity
 from actograph.rules.advice import lower_learning_rate, names, number, percent
+from actograph.rules.between import onset_between
 from actograph.rules.layers import Sick, first_of, others
 from actograph.rules.losses import MIN_BLOCK, LossCurve
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
@@ -29,10 +30,12 @@ class DeadUnits(Rule):
     """
 
     id: ClassVar[str] = "dead-units"
+    leads_to: ClassVar[tuple[str, ...]] = ("labels-misaligned", "vanishing-gradients")
     measured: ClassVar[str] = (
         "For each unit (channel) of a rectifier layer the run log knows whether it fired on at least one sample of"
         " each recorded step. A unit is dead when it has not fired since some step up to the end, over at least the"
-        " window of steps and samples. The onset is the step since which half of the units have been silent. Half of a"
+        " window of steps and samples (a short one where almost the whole layer is silent). The onset is the step"
+        " since which half of the units have been silent. Half of a"
         " layer dead is a warning, almost all an error; one notch less where the loss came down well all the same."
     )
     silent_on: ClassVar[str] = (
@@ -65,6 +68,11 @@ class DeadUnits(Rule):
         1024.0, "samples", "silent on about 1,000 inputs; fewer take rare features for dead units"
     )
 
+    few: float = threshold(
+        5.0, "recorded steps", "for a layer almost all of which is silent: no chance any more"
+    )
+    few_samples: float = threshold(128.0, "samples", "likewise")
+
     def check(self, view: RunView) -> Iterator[Finding | Abstention]:
         """Find layers at least half of whose units are dead at the end."""
         if not len(view.buckets):
@@ -94,20 +102,29 @@ class DeadUnits(Rule):
         """Return the layer as sick, its name where it cannot be judged, None where it is well."""
         present = np.flatnonzero(view.was_called(position))
         ends = np.cumsum(view.num_recorded[present])
-        window = max(self.window, math.ceil(self.samples / max(info.shape[0], 1) if info.shape else 0))
-        if not present.size or ends[-1] < window:
-            # dead or not is open only where something is silent at all
-            return info.name if not view.fired(position)[present].any(axis=0).all() else None
+        batch = max(info.shape[0], 1) if info.shape else 1
+        if not present.size:
+            return info.name
         fired = view.fired(position)[present]  # (T, U)
         last = np.where(fired.any(axis=0), len(fired) - 1 - np.argmax(fired[::-1], axis=0), -1)  # (U,)
         silent = ends[-1] - np.where(last >= 0, ends[last], 0)
+        window = max(self.window, math.ceil(self.samples / batch))
         dead = silent >= window
+        if (
+            dead.mean() < self.share
+        ):  # a whole layer that is silent is no chance, where steps are thinned either
+            ended = view.last_steps[present]
+            silent_steps = ended[-1] - np.where(last >= 0, ended[last], -1)  # of all steps, recorded or not
+            dead = (silent >= max(self.few, math.ceil(self.few_samples / batch))) & (silent_steps >= window)
+            if dead.mean() < self.almost_all:
+                # dead or not is open only where something is silent at all
+                return info.name if ends[-1] < window and (silent == ends[-1]).any() else None
         share = float(dead.mean())
-        if share < self.share:
-            return None
         needed = math.ceil(self.share * info.num_units)
         onset = int(np.sort(last[dead] + 1)[needed - 1])
         first_step = int(view.first_steps[present[onset]])
+        if onset:
+            first_step = onset_between(view, int(view.last_steps[present[onset - 1]]), first_step)
         words, evidence, died = self._what_came_in(view, position, present, onset)
         known = {"dead_units": float(dead.sum()), "num_units": float(info.num_units), "dead_share": share}
         samples = float(silent[dead].min()) * (info.shape[0] if info.shape else 1)

@@ -32,8 +32,13 @@ class HeadInitialization(Rule):
 
     id: ClassVar[str] = "head-initialization"
     leads_to: ClassVar[tuple[str, ...]] = (
-        "exploding-gradients", "learning-rate-too-high", "dead-units", "non-finite-loss", "class-collapse",
-    )  # fmt: skip
+        "labels-misaligned",
+        "exploding-gradients",
+        "learning-rate-too-high",
+        "dead-units",
+        "non-finite-loss",
+        "class-collapse",
+    )
     measured: ClassVar[str] = (
         "The first loss against ln(number of classes) where torch's cross-entropy was seen, else the first outputs against"
         " those at the end; and the layer that makes the output: the gain of its weights (root mean square times the square"

@@ -16,7 +16,7 @@ from actograph.layout.layer import Nonlinearity
 from actograph.rules.advice import names, number, percent
 from actograph.rules.facts import layer_of, unless_looked
 from actograph.rules.losses import MIN_BLOCK, LossCurve
-from actograph.rules.progress import first_loss, num_classes, position_of_head
+from actograph.rules.progress import base_level, first_loss, num_classes, position_of_head
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.rules.starts import Start, positions_of, starts_of
 from actograph.runlog.facts import FactKind
@@ -41,16 +41,25 @@ class InitializationTooLarge(Rule):
 
     id: ClassVar[str] = "initialization-too-large"
     leads_to: ClassVar[tuple[str, ...]] = (
-        "saturated-activations", "dead-units", "exploding-gradients", "vanishing-gradients", "learning-rate-too-high",
-        "non-finite-loss", "missing-normalization", "fp16-overflow", "head-initialization",
-    )  # fmt: skip
+        "labels-misaligned",
+        "saturated-activations",
+        "dead-units",
+        "exploding-gradients",
+        "vanishing-gradients",
+        "learning-rate-too-high",
+        "non-finite-loss",
+        "missing-normalization",
+        "fp16-overflow",
+        "head-initialization",
+    )
     measured: ClassVar[str] = (
         "The gain of each hidden layer when it was first called: root mean square of its weights times the square root of"
         " its fan-in, in units of the usual one (He's for rectifiers, LeCun's for the rest); and its effect: a first loss"
         " far above ln(number of classes), outputs far larger than they end up, or saturated tanh and sigmoid layers."
     )
     silent_on: ClassVar[str] = (
-        "Layers whose output goes through a norm; the output layer (see head-initialization); large weights that show in"
+        "Layers whose output goes through a norm, if the loss comes down well; the output layer (see"
+        " head-initialization); large weights that show in"
         " neither loss nor activations (a note); trained weights that are trained further, as their loss is low."
     )
     advice: ClassVar[tuple[str, ...]] = (
@@ -78,6 +87,13 @@ class InitializationTooLarge(Rule):
         0.5, "share of values", "first step of 24 healthy layers: up to 0.04; with weights x20: 0.67-0.92"
     )
 
+    most: float = threshold(
+        0.5, "share of the hidden layers", "our choice: where all that is large is behind norms"
+    )
+    learned: float = threshold(
+        0.4, "of the level of not knowing", "our choice: likewise; a loss below it came down well"
+    )
+
     def check(self, view: RunView) -> Iterator[Finding | Abstention]:
         """Find hidden layers that began too large and show it."""
         flow = Flow.of(view.facts)
@@ -85,13 +101,13 @@ class InitializationTooLarge(Rule):
             yield from unless_looked(self, view, FactKind.FLOW, "no graph of a training forward was seen")
             return
         starts = starts_of(view, flow)
-        large = [
-            one for one in starts if not one.is_head and not one.is_normalized and one.ratio >= self.ratio
-        ]
-        if not large:
-            return
-        excess = self._excess(view, flow, large)
-        yield self._finding(view, large, excess)
+        hidden = [one for one in starts if not one.is_head]
+        large = [one for one in hidden if one.ratio >= self.ratio]
+        free = [one for one in large if not one.is_normalized]
+        if free:
+            yield self._finding(view, free, self._excess(view, flow, free))
+        elif large and len(large) >= self.most * len(hidden):
+            yield self._finding(view, large, self._in_pace(view, flow, large))
 
     def _excess(self, view: RunView, flow: Flow, large: Sequence[Start]) -> Excess:
         found = [self._in_loss(view, flow), self._in_saturation(view, large)]
@@ -100,6 +116,20 @@ class InitializationTooLarge(Rule):
         for one in found:
             evidence |= one.evidence
         return Excess(" ".join(one.harm for one in told), evidence)
+
+    def _in_pace(self, view: RunView, flow: Flow, large: Sequence[Start]) -> Excess:
+        """Look for a training that is slow: next to weights c times as large a step is 1 / c of itself."""
+        curve, loss = LossCurve.of(view.scalar("loss")), first_loss(view)
+        if len(curve) < MIN_BLOCK or loss is None:
+            return Excess("", {})
+        level = base_level(view, flow, loss)
+        pace = math.prod(one.ratio for one in large) ** (-1 / len(large))
+        words = (
+            "Norms take the size of what they give away, but next to such weights each step is"
+            f" {number(pace)} of what it would be, or less: the loss was still {number(curve.final)} at the end."
+        )
+        evidence: dict[str, float | str] = {"pace": pace, "level_of_not_knowing": level}
+        return Excess(words if curve.final > self.learned * level else "", evidence)
 
     def _in_loss(self, view: RunView, flow: Flow) -> Excess:
         loss, classes = first_loss(view), num_classes(view, flow)
@@ -154,6 +184,7 @@ class InitializationTooLarge(Rule):
             if len(curve) >= MIN_BLOCK
             else ""
         )
+        taken = "" if first.is_normalized else ", and nothing takes their size away again"
         harm = f" {excess.harm}" if excess.harm else " Neither loss nor activations show harm of it."
         also = f" The same holds for {names([one.name for one in large[1:]])}." if len(large) > 1 else ""
         return Finding(
@@ -172,7 +203,7 @@ class InitializationTooLarge(Rule):
             },
             message=(
                 f"The weights of {first.name} began {number(first.ratio)} times as large as usual (root mean square"
-                f" {number(first.rms)} with {first.fan_in:.0f} inputs), and nothing takes their size away again."
+                f" {number(first.rms)} with {first.fan_in:.0f} inputs){taken}."
                 f"{harm}{course}{also}"
             ),
             remedies=(

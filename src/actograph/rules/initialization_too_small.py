@@ -33,8 +33,13 @@ class InitializationTooSmall(Rule):
 
     id: ClassVar[str] = "initialization-too-small"
     leads_to: ClassVar[tuple[str, ...]] = (
-        "vanishing-gradients", "missing-normalization", "fp16-underflow", "learning-rate-too-low", "optimizer-epsilon",
-    )  # fmt: skip
+        "labels-misaligned",
+        "vanishing-gradients",
+        "missing-normalization",
+        "fp16-underflow",
+        "learning-rate-too-low",
+        "optimizer-epsilon",
+    )
     measured: ClassVar[str] = (
         "The gain of each hidden layer when it was first called: root mean square of its weights times the square root of"
         " its fan-in, in units of the usual one; of those far below usual, the product. It is a warning where the loss stood"

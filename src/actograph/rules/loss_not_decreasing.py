@@ -14,6 +14,7 @@ import numpy as np
 from actograph.layout.row import Floats
 from actograph.rules.advice import highest_learning_rate, lower_learning_rate, number
 from actograph.rules.losses import CLEARLY, LossCurve
+from actograph.rules.outcomes import only_classification
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.runlog.view import RunView
 
@@ -21,6 +22,7 @@ STEP_UP = 10.0  # one notch of the usual search grid for learning rates
 USUAL = (
     1e-3  # Adam's default (Kingma, Ba 2015): where nothing moves at all there is no reason to stay below it
 )
+FRESH = 0.05  # share of the loss of chance: fresh networks are within 3 % of it, or above
 STILL = 0.05  # relative change of every layer's root mean square that different batches alone can make
 
 
@@ -40,7 +42,7 @@ class LossNotDecreasing(Rule):
     )
     silent_on: ClassVar[str] = (
         "A plateau after a decrease (converged); a loss that fell and rose again (see loss-diverging); warm-up that"
-        " is not over and very short runs (abstains); a validation metric that improved."
+        " is not over, very short runs and networks that were trained before (abstains); a validation metric that improved."
     )
     advice: ClassVar[tuple[str, ...]] = (
         "Where no activation moved: raise the learning rate by 10, and check that the optimizer holds the model's"
@@ -78,6 +80,8 @@ class LossNotDecreasing(Rule):
             yield self.abstain("the loss scatters so much from step to step that a decrease could hide in it")
         elif _is_warming_up(view):
             yield self.abstain("the learning rate is still rising: its warm-up is not over")
+        elif _has_begun_trained(view, curve):
+            yield self.abstain("the loss began below that of chance: the network was trained before")
         else:
             yield self._finding(view, curve)
 
@@ -180,6 +184,18 @@ def _is_warming_up(view: RunView) -> bool:
     return bool(
         values[-1] > values[0] and values[-1] >= values.max() and values[-1] > values[len(values) // 2]
     )
+
+
+def _has_begun_trained(view: RunView, curve: LossCurve) -> bool:
+    """Tell whether a classification's loss began lower than that of a network that knows nothing of the inputs."""
+    outcomes = only_classification(view)
+    if (
+        outcomes is None
+        or outcomes.fact.text("reduction") != "mean"
+        or outcomes.fact.text("task") != "classes"
+    ):
+        return False
+    return curve.start < (1 - FRESH) * outcomes.chance_loss
 
 
 def _largest_change(view: RunView) -> float | None:

@@ -87,7 +87,10 @@ class MissingNonlinearity(Rule):
             front = by_name.get(name)
             if front is None or front.op not in ("linear", "convolution") or not kinds <= HARMLESS_BETWEEN:
                 continue
-            alone = set(flow.consumers(name)) == {back.name}
+            projects = Kind.PRODUCT in back.after or any(
+                Kind.PRODUCT in one for one in front.sources.values()
+            )
+            alone = not projects and set(flow.consumers(name)) == {back.name}
             if alone and not _is_meant(view, front, back):
                 yield Pair(front, back, kinds)
 

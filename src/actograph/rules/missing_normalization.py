@@ -30,9 +30,15 @@ class MissingNormalization(Rule):
 
     id: ClassVar[str] = "missing-normalization"
     leads_to: ClassVar[tuple[str, ...]] = (
-        "vanishing-gradients", "exploding-gradients", "learning-rate-too-high", "learning-rate-too-low", "dead-units",
-        "non-finite-loss", "fp16-underflow",
-    )  # fmt: skip
+        "labels-misaligned",
+        "vanishing-gradients",
+        "exploding-gradients",
+        "learning-rate-too-high",
+        "learning-rate-too-low",
+        "dead-units",
+        "non-finite-loss",
+        "fp16-underflow",
+    )
     measured: ClassVar[str] = (
         "No norm lies anywhere between the weight layers (the graph of one training forward); the product of their"
         " gains (root"

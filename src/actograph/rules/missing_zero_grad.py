@@ -25,7 +25,13 @@ class MissingZeroGrad(Rule):
     """
 
     id: ClassVar[str] = "missing-zero-grad"
-    leads_to: ClassVar[tuple[str, ...]] = ("non-finite-loss", "dead-units", "saturated-activations")
+    leads_to: ClassVar[tuple[str, ...]] = (
+        "learning-rate-too-high",
+        "exploding-gradients",
+        "non-finite-loss",
+        "dead-units",
+        "saturated-activations",
+    )
     measured: ClassVar[str] = (
         "At the first backward after each step of an optimizer, a few of its gradients are looked at: the same tensors as"
         " the optimizer has used, not changed since and not zero. If they were not zeroed before the optimizer's next step"

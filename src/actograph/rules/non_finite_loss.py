@@ -19,6 +19,7 @@ from actograph.runlog.facts import FactKind
 from actograph.runlog.scalars import ScalarSeries
 from actograph.runlog.view import RunView
 
+MOST_STEPS_BEFORE = 2  # windows: how far back recorded steps may lie that show what happened right before
 LAST_MOMENTS = 3  # recorded steps right before the event in which an explosion shows: it grows by powers, not by percents
 
 
@@ -330,7 +331,11 @@ def _activation_growth(view: RunView, step: int, window: int) -> tuple[int, floa
     end = int(np.searchsorted(view.first_steps, step, side="right"))
     if end == 0 or not view.layers:
         return -1, 0.0, 0.0
-    rms = view.column("rms")[max(0, end - window) : end]
+    # where steps are thinned, the same number of recorded ones may be half of the training: values grow in that time
+    begin = int(np.searchsorted(view.last_steps, step - MOST_STEPS_BEFORE * window))
+    rms = view.column("rms")[max(begin, end - window) : end]
+    if len(rms) <= 1:
+        return -1, 0.0, 0.0
     split = max(1, len(rms) - LAST_MOMENTS)
     with np.errstate(invalid="ignore", over="ignore"):
         before = np.array([_median(column) for column in rms[:split].T])

@@ -14,6 +14,7 @@ import numpy as np
 from actograph.layout import bins
 from actograph.layout.layer import FlatRegion, Nonlinearity
 from actograph.rules.advice import lower_learning_rate, names, number, percent
+from actograph.rules.between import onset_between
 from actograph.rules.layers import Sick, column_of, first_of, others
 from actograph.rules.losses import MIN_BLOCK, LossCurve
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
@@ -38,6 +39,7 @@ class SaturatedActivations(Rule):
     """
 
     id: ClassVar[str] = "saturated-activations"
+    leads_to: ClassVar[tuple[str, ...]] = ("labels-misaligned", "vanishing-gradients")
     measured: ClassVar[str] = (
         "The share of a layer's outputs in the flat region of its own nonlinearity (slope below 0.05: tanh beyond"
         " ±0.975, sigmoid outside 0.053 to 0.947), at every recorded step. The onset is the step since which the"
@@ -67,7 +69,10 @@ class SaturatedActivations(Rule):
     flat_at_start: float = threshold(
         0.6, "share of values", "first step of 24 layers: up to 0.04; with weights x20: 0.67-0.92"
     )
-    window: float = threshold(20.0, "recorded steps", "as long as a unit must be silent to count as dead")
+    window: float = threshold(20.0, "steps", "as long as a unit must be silent to count as dead")
+    few: float = threshold(
+        5.0, "recorded steps", "of these, where steps are thinned: a share of a layer's values is no chance"
+    )
     learned_at_start: float = threshold(
         0.8, "share of the loss at the start", "our choice: stricter, as large weights inflate the first loss"
     )
@@ -106,15 +111,17 @@ class SaturatedActivations(Rule):
         share = column_of(view, "flat", position)[present]
         finite = np.isfinite(share)
         present, share = present[finite], share[finite]
-        if view.num_recorded[present].sum() < self.window:
+        if not self._is_long(view, present):
             return bool(share.size == 0 or share[-1] >= self.flat_at_start)
         smooth = _running_median(share)
         from_start = bool((smooth >= self.flat_at_start).all())
         low = np.flatnonzero(smooth < self.flat)
         onset = 0 if from_start or not low.size else int(low[-1]) + 1
-        if onset >= len(share) or view.num_recorded[present[onset:]].sum() < self.window:
+        if onset >= len(share) or not self._is_long(view, present[onset:]):
             return False
         first_step = int(view.first_steps[present[onset]])
+        if onset:
+            first_step = onset_between(view, int(view.last_steps[present[onset - 1]]), first_step)
         lasting = float(np.median(share[onset:]))
         end, evidence = _which_end(view, position, flat, int(present[-1]))
         harm = self._harm(curve, first_step, self.learned_at_start if from_start else self.learned)
@@ -128,6 +135,12 @@ class SaturatedActivations(Rule):
             words=f" {end}",
             remedies=self._remedies(view, position, first_step, from_start=from_start),
         )
+
+    def _is_long(self, view: RunView, buckets: np.ndarray[tuple[int], np.dtype[np.intp]]) -> bool:
+        """Tell whether buckets have enough of recorded steps, over enough of all."""
+        if view.num_recorded[buckets].sum() < self.few:
+            return False
+        return bool(view.last_steps[buckets[-1]] - view.first_steps[buckets[0]] + 1 >= self.window)
 
     def _harm(self, curve: LossCurve, step: int, learned: float) -> bool:
         """Tell whether the loss shows harm; without a loss none is seen."""

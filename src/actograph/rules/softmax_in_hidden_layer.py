@@ -41,6 +41,7 @@ class SoftmaxInHiddenLayer(Rule):
 
     id: ClassVar[str] = "softmax-in-hidden-layer"
     leads_to: ClassVar[tuple[str, ...]] = (
+        "labels-misaligned",
         "vanishing-gradients",
         "learning-rate-too-low",
         "initialization-too-small",

@@ -34,6 +34,7 @@ class VanishingGradients(Rule):
     """
 
     id: ClassVar[str] = "vanishing-gradients"
+    leads_to: ClassVar[tuple[str, ...]] = ("labels-misaligned",)
     measured: ClassVar[str] = (
         "Gradients of the weights of layers in a single file, after steps 0, 1, 2, 4, 8, ... while the loss stood at"
         " its first"

@@ -8,6 +8,7 @@ import warnings
 
 import lightning.pytorch as pl
 import torch
+from tests.peers.adapter import adapters
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -25,12 +26,14 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch, batch_idx):
         loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
+        self.log("train_loss", loss)
         print("loss", loss.item())
         return loss
 
     def validation_step(self, batch, batch_idx):
         loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
         self.log("val_loss", loss)
+        self.log("accuracy", (self(batch[0]).argmax(1) == batch[1]).float().mean())
         print("valid", loss.item())
 
     def configure_optimizers(self):
@@ -49,6 +52,7 @@ with tempfile.TemporaryDirectory() as folder:
         gradient_clip_val=0.5,
         precision="bf16-mixed",
         accelerator="cpu",
+        callbacks=adapters("lightning"),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import GradientNormClipping
+from tests.peers.adapter import adapters
 from torch import nn
 
 
@@ -28,7 +29,7 @@ net = NeuralNetClassifier(
     lr=0.1,
     batch_size=8,
     iterator_train__shuffle=True,
-    callbacks=[GradientNormClipping(gradient_clip_value=0.2)],
+    callbacks=[GradientNormClipping(gradient_clip_value=0.2), *adapters("skorch")],
     verbose=0,
 )
 net.fit(X, y)
@@ -37,4 +38,4 @@ for batch in net.history[:, "batches", :, "train_loss"]:
     for loss in batch:
         if loss is not None:
             print("loss", loss)
-print("valid", net.history[:, "valid_loss"], net.predict(X).tolist())
+print("valid", *map(float, net.history[:, "valid_loss"]), *net.predict(X).tolist())

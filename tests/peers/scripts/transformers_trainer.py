@@ -5,6 +5,7 @@
 import tempfile
 
 import torch
+from tests.peers.adapter import adapters
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import (
@@ -15,6 +16,8 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+
+CALLBACKS = adapters("transformers")
 
 
 class Rows(Dataset):
@@ -56,7 +59,9 @@ def train(model, accumulation, folder):
         use_cpu=True,
         log_level="error",
     )
-    trainer = Trainer(model=model, args=arguments, train_dataset=Rows(20), eval_dataset=Rows(8))
+    trainer = Trainer(
+        model=model, args=arguments, train_dataset=Rows(20), eval_dataset=Rows(8), callbacks=CALLBACKS
+    )
     trainer.remove_callback(PrinterCallback)  # it prints what took how long
     trainer.train()
     for entry in trainer.state.log_history:
