@@ -253,6 +253,20 @@ def test_a_teacher_and_a_target_network_are_no_evaluation() -> None:
     assert not len(view.scalar("loss", "valid"))
 
 
+def test_a_loss_without_a_forward_before_it_is_no_evaluation() -> None:
+    model = nn.Linear(3, CLASSES)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with watch(model, optimizer, out=":memory:", budget=None) as recording:
+        for _ in range(3):
+            outputs, labels = model(torch.randn(8, 3)), torch.randint(CLASSES, (8,))
+            functional.cross_entropy(outputs, labels).backward()  # type: ignore[no-untyped-call]
+            with torch.no_grad():
+                functional.cross_entropy(outputs, labels)  # to be printed
+            optimizer.step()
+            optimizer.zero_grad()
+    assert not recording.view().facts.of(FactKind.EVALUATION)
+
+
 def test_losses_are_put_back_when_nobody_watches() -> None:
     before = {name: getattr(functional, name) for name in PLACES}
     with watch(nn.Linear(1, 1), torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0), out=":memory:"):
