@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def test_every_fault_and_control_is_in_both_halves() -> None:
         for one in cases:
             halves.setdefault(one.id.split("-")[0], set()).add(PROGRAMS[one.program].half)
         alone = {fault for fault, found in halves.items() if found != HALVES}
-        assert not alone
+        assert alone <= {"F05"}  # transformers are in the test half only: nothing to choose thresholds on
 
 
 def test_every_cause_has_a_case_and_every_case_a_rule() -> None:
@@ -60,7 +61,8 @@ def test_the_loop_is_the_same_twice_and_recording_changes_nothing(tmp_path: Path
 def test_a_job_that_is_done_is_not_done_again(tmp_path: Path) -> None:
     job = Job(0, "H12-mlp")
     kept = job.folder(tmp_path) / "result.json"
-    first = run_job(job, tmp_path)
+    run_job(job, tmp_path)
+    first = json.loads(kept.read_text())
     kept.write_text(kept.read_text().replace('"error": ""', '"error": "kept"'))
     assert run_job(job, tmp_path) == {**first, "error": "kept"}
 

@@ -25,7 +25,8 @@ def diagnose(view: RunView, rules: Sequence[Rule] = DEFAULT_RULES) -> Diagnosis:
     """Judge a run by ``rules``: causes first, symptoms only where no cause explains them.
 
     A finding that another explains becomes one of its ``consequences`` and lends it its severity: a cause that led to an
-    error is an error. Findings come worst first, then earliest.
+    error is an error. Findings come worst first, of equals causes before symptoms, then
+    the earliest.
 
     >>> from actograph.testing.synthetic import SyntheticRun
     >>> diagnose(SyntheticRun([]).view()).findings
@@ -49,11 +50,14 @@ def _linked(findings: Sequence[Said], tolerance: float) -> list[Finding]:
         if first != number:
             root[number] = first
     top = []
-    for number, (_, finding) in enumerate(ordered):
+    for number, (rule, finding) in enumerate(ordered):
         if number not in root:
             below = [ordered[other][1] for other in root if _root_of(other, root) == number]
-            top.append(_with(finding, below))
-    return sorted(top, key=lambda finding: (-finding.severity.rank, finding.first_step))
+            top.append((rule, _with(finding, below)))
+    worst_first = sorted(
+        top, key=lambda said: (-said[1].severity.rank, not said[0].is_cause, said[1].first_step)
+    )
+    return [finding for _, finding in worst_first]
 
 
 def _explains(cause: Said, said: Said, tolerance: float) -> bool:

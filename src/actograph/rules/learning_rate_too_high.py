@@ -17,6 +17,8 @@ from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, th
 from actograph.rules.updates import FEW, NO_UPDATES, Updates, peak
 from actograph.runlog.view import RunView
 
+WINDOW = 10  # steps right before a rise
+WENT_WELL = 0.6  # share of the loss at the start: below it something was learned
 STEP_DOWN = 10.0  # one notch of the usual search grid, where the first update was not measured
 LARGEST_STEP = 1e3  # factor by which a rate is lowered
 
@@ -130,7 +132,25 @@ class LearningRateTooHigh(Rule):
         is_risen = self._is_risen(updates, updates.base, highest)
         if ratio < self.ratio or not is_risen or updates.left < self.left:
             return None
+        late = self._late_rise(updates)
+        if (
+            late is not None
+        ):  # it went well for a while: the rate is to blame only if updates were large just before
+            seen = updates.ratio
+            before = seen.values[(seen.steps > late - WINDOW) & (seen.steps < late)]
+            if not len(before) or float(np.median(before)) < self.ratio:
+                return None
+            step = late
         return _Rise(step, updates.peak_rate, None, ratio, updates.base, float(curve.values.max()))
+
+    def _late_rise(self, updates: Updates) -> int | None:
+        """Return the step at which the loss rose above where it began, if it had been well below it; None if it had not."""
+        curve = updates.curve
+        above = np.flatnonzero(curve.smooth() > (1 + self.rise) * updates.base)
+        if not above.size or above[0] < WINDOW:
+            return None
+        before = float(np.median(curve.values[above[0] - WINDOW : above[0]]))
+        return int(curve.steps[above[0]]) if before < WENT_WELL * updates.base else None
 
     def _is_risen(self, updates: Updates, before: float, highest: float) -> bool:
         return highest - before >= max(self.rise, self.scatter * updates.scatter) * abs(before)

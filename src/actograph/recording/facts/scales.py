@@ -86,7 +86,7 @@ class ScaleFacts:
         for device in {weight.parameter.device for weight in new}:
             weights = [weight for weight in new if weight.parameter.device == device]
             numbers = [
-                *torch._foreach_norm([weight.parameter for weight in weights], 2, dtype=torch.float32),
+                *_norms([weight.parameter for weight in weights]),
                 *[_largest(weight.bias, device) for weight in weights],
             ]
             self._starts.add((weights, step), torch.stack(numbers))
@@ -139,12 +139,19 @@ def _numbers(weights: Sequence[_Weight]) -> Tensor:
     gradients = [weight.parameter.grad for weight in weights]
     present = [gradient for gradient in gradients if gradient is not None]
     numbers = [
-        *torch._foreach_norm(present, 2, dtype=torch.float32),
+        *_norms(present),
         *[torch.count_nonzero(gradient).to(torch.float32) for gradient in present],
         *[gradient.abs().amax().to(torch.float32) for gradient in present],
-        *torch._foreach_norm([weight.parameter for weight in weights], 2, dtype=torch.float32),
+        *_norms([weight.parameter for weight in weights]),
     ]
     return torch.stack(numbers)
+
+
+def _norms(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the norm of each as float32, computed in no less: float16 would overflow."""
+    is_double = any(tensor.dtype is torch.float64 for tensor in tensors)
+    widest = torch.float64 if is_double else torch.float32
+    return [norm.to(torch.float32) for norm in torch._foreach_norm(list(tensors), 2, dtype=widest)]
 
 
 def _largest(bias: Tensor | None, device: torch.device) -> Tensor:
