@@ -17,6 +17,8 @@ from actograph.runlog.facts import FactKind
 from actograph.runlog.reader import read_run
 from actograph.runlog.view import RunView
 
+pytestmark = pytest.mark.xdist_group("scripts")  # one process trains what they share
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "tests" / "scripts"
 SEEN = {  # steps, layers, layers with gradients, optimizers, steps whose gradients were measured

@@ -21,6 +21,8 @@ from actograph.rules.diagnose import diagnose
 from actograph.runlog.reader import read_run
 from actograph.runlog.view import RunView
 
+pytestmark = pytest.mark.xdist_group("peers")  # one process trains what they share
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = {
     "skorch": "skorch_net",

@@ -63,8 +63,8 @@ def linears(num: int) -> Callable[[], nn.Module]:
 @pytest.mark.parametrize(
     ("what", "a_layer", "a_step"),
     [
-        ({}, 31, 1350),
-        ({"grad": True}, 59, 1350),
+        ({}, 37, 1350),
+        ({"grad": True}, 65, 1350),
         ({"gradients": True, "layers": False}, 21, 1450),
     ],
 )

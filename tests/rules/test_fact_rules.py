@@ -33,6 +33,8 @@ from actograph.runlog.view import RunView
 from actograph.testing.rules import check_rule
 from tests.rules.fact_runs import BATCH, CLASSES, FEATURES, HEALTHY, Branches, Run, classifier, plain_data
 
+pytestmark = pytest.mark.xdist_group("facts")  # one process trains what they share
+
 FACT_RULES: tuple[Rule, ...] = (
     EvalModeInTraining(),
     MissingZeroGrad(),

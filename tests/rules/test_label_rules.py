@@ -37,6 +37,8 @@ from tests.rules.watched import (
     regressor,
 )
 
+pytestmark = pytest.mark.xdist_group("labels")  # one process trains what they share
+
 RULES: tuple[Rule, ...] = (
     InputsNotNormalized(),
     LabelsMisaligned(),

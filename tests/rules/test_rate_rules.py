@@ -21,6 +21,8 @@ from actograph.rules.rule import Finding, Remedy, Rule, Severity
 from actograph.testing.rules import check_catches, check_rule, check_silent
 from tests.rules.rate_runs import BASE, HEALTHY, RateRun, restarts
 
+pytestmark = pytest.mark.xdist_group("rates")  # one process trains what they share
+
 JUMP = 60
 DEFAULT = (("budget", 0.03),)
 

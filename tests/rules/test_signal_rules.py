@@ -30,6 +30,8 @@ from actograph.runlog.view import RunView
 from actograph.testing.rules import check_rule
 from tests.rules.fact_runs import BATCH, CLASSES, FEATURES, Run, cross_entropy, plain_data
 
+pytestmark = pytest.mark.xdist_group("signals")  # one process trains what they share
+
 WIDTH = 24
 Make = Callable[[], nn.Module]
 

@@ -458,5 +458,10 @@ def assert_equal_views(view: RunView, wanted: RunView) -> None:
     np.testing.assert_array_equal(view.parameters.rows, wanted.parameters.rows)
     assert view.scalars.keys() == wanted.scalars.keys()
     for key, series in wanted.scalars.items():
-        np.testing.assert_array_equal(view.scalars[key].values, series.values)
-        np.testing.assert_array_equal(view.scalars[key].steps, series.steps)
+        found, steps, values = view.scalars[key], series.steps, series.values
+        if key[1] in ("grad_cosine", "update_cosine"):  # with the step before, which the resumed process has not seen
+            is_there = np.isin(steps, found.steps)
+            assert (~is_there).sum() <= 1
+            steps, values = steps[is_there], values[is_there]
+        np.testing.assert_array_equal(found.values, values)
+        np.testing.assert_array_equal(found.steps, steps)
