@@ -459,7 +459,10 @@ def assert_equal_views(view: RunView, wanted: RunView) -> None:
     assert view.scalars.keys() == wanted.scalars.keys()
     for key, series in wanted.scalars.items():
         found, steps, values = view.scalars[key], series.steps, series.values
-        if key[1] in ("grad_cosine", "update_cosine"):  # with the step before, which the resumed process has not seen
+        if key[1] in (
+            "grad_cosine",
+            "update_cosine",
+        ):  # with the step before, which the resumed process has not seen
             is_there = np.isin(steps, found.steps)
             assert (~is_there).sum() <= 1
             steps, values = steps[is_there], values[is_there]
