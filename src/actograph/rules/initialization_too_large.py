@@ -42,6 +42,7 @@ class InitializationTooLarge(Rule):
     id: ClassVar[str] = "initialization-too-large"
     leads_to: ClassVar[tuple[str, ...]] = (
         "labels-misaligned",
+        "label-noise",
         "saturated-activations",
         "dead-units",
         "exploding-gradients",

@@ -23,6 +23,8 @@ NOT_SEEN = "no classification of 3 to 32 classes by one loss was seen"
 FEWEST_CLASSES = 3
 SWEEPS = 20  # of the fit of expected counts; it has converged after a few
 
+MUCH_DROPOUT = 0.4  # of the values: predictions in training are then noise of their own
+
 
 @dataclass(frozen=True)
 class LabelNoise(Rule):
@@ -75,6 +77,12 @@ class LabelNoise(Rule):
             return
         if outcomes.fact.text("task") != "classes" or not view.facts.of(FactKind.BACKWARD_FROM):
             yield self.abstain("targets are not class numbers, or more than one loss goes into a backward")
+            return
+        dropped = max((fact.number("share") for fact in view.facts.of(FactKind.DROPOUT)), default=0.0)
+        if dropped >= MUCH_DROPOUT:
+            yield self.abstain(
+                "dropout is so strong that the network's own mistakes are spread over all classes"
+            )
             return
         if not len(outcomes.block_steps) or outcomes.block_steps[-1, 1] < SEEN_UNTIL * (view.num_steps - 1):
             yield self.abstain("too few outcomes were seen in the later part of the run")

@@ -41,6 +41,10 @@ class MissingNonlinearity(Rule):
     """
 
     id: ClassVar[str] = "missing-nonlinearity"
+    leads_to: ClassVar[tuple[str, ...]] = (
+        "label-noise",
+        "labels-misaligned",
+    )  # what one linear map cannot tell apart
     measured: ClassVar[str] = (
         "The graph of one training forward: all that lies between a linear or convolution layer and the next one (views,"
         " means, dropout, norms, pooling). Nobody else takes the first one's output, and nothing else comes into the"
