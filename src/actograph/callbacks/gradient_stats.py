@@ -14,6 +14,8 @@ from actograph.recording.recording import Recording
 from actograph.runlog.store import RunWriter
 from actograph.show.parameters import GradientView
 from actograph.train.loop import Loop
+from actograph.train.step_clip import Clip
+from actograph.train.step_wrapper import find_step
 
 
 class GradientStats(RunCallback):
@@ -53,7 +55,8 @@ class GradientStats(RunCallback):
     def before_step(self, loop: Loop) -> None:
         """Measure the gradients."""
         super().before_step(loop)
-        self.recording.gradients()
+        if find_step(loop.step, Clip) is None:  # else whoever leads has just measured them
+            self.recording.gradients()
 
     def _record_into(self, writer: RunWriter) -> Recording:
         return Recording(writer, budget=self.budget, layers=False)
