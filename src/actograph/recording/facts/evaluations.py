@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actograph.hooks.leaves import tensors_of
 from actograph.layout.row import Floats
+from actograph.recording.facts.inputs import first_of
 from actograph.recording.facts.loss_call import LossCall
 from actograph.recording.facts.outcomes import Part, Task, num_parts, outcome_of
 from actograph.recording.facts.samples import SampleSet, fingerprints
@@ -218,7 +218,5 @@ def _is_classification(task: Task, numbers: Floats) -> bool:
 
 def _prints_of(inputs: object) -> Tensor | None:
     """Return fingerprints of the samples of a forward's first tensor of numbers."""
-    found = next((tensor for _, tensor in tensors_of(inputs) if is_measurable(tensor)), None)
-    if found is None or found.ndim <= 1 or not found.numel():
-        return None
-    return fingerprints(found)
+    found = first_of(inputs)
+    return None if found is None or found.ndim <= 1 else fingerprints(found)

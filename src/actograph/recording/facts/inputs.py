@@ -85,7 +85,7 @@ class InputFacts:
     def begin(self, model: nn.Module, inputs: object) -> None:
         """Remember what a training forward gets, until the next one: it is looked at if its loss is strange."""
         if torch.is_grad_enabled():
-            found = _first_of(inputs)
+            found = first_of(inputs)
             self._sources[id(model)].last = None if found is None else ref(found)
 
     def look_back(self, step: int) -> None:
@@ -114,7 +114,7 @@ class InputFacts:
 
     def enter(self, model: nn.Module, inputs: object, step: int) -> None:
         """Measure what a forward that is recorded gets."""
-        found = _first_of(inputs)
+        found = first_of(inputs)
         if found is None:
             return
         source = self._sources[id(model)]
@@ -218,7 +218,7 @@ class InputFacts:
         )  # fmt: skip
 
 
-def _first_of(inputs: object) -> Tensor | None:
+def first_of(inputs: object) -> Tensor | None:
     """Return the first tensor of floating-point numbers among a forward's inputs, None where there is none with values."""
     found = next((tensor for _, tensor in tensors_of(inputs) if is_measurable(tensor)), None)
     return found if found is not None and found.numel() else None
