@@ -25,7 +25,11 @@ def does_harm(broken: Sequence[Result], twins: Sequence[Result]) -> bool | None:
     if len(broken) < FEWEST or len(twins) < FEWEST:
         return None
     goal = OF_THE_TWIN * float(np.mean([result["test_metric"] for result in twins]))
-    numbers = (_final, _unseen, lambda result: -steps_to(result, goal))
+    numbers = (
+        lambda result: _or_worst(result["metric"]),
+        lambda result: _or_worst(result["test_metric"]),
+        lambda result: -steps_to(result, goal),
+    )
     return any(is_worse([one(result) for result in broken], [one(result) for result in twins]) for one in numbers)
 
 
@@ -48,11 +52,5 @@ def steps_to(result: Result, goal: float) -> float:
     return float(min(reached, default=result["num_steps"] * 1.1))
 
 
-def _final(result: Result) -> float:
-    metric = float(result["metric"])
-    return metric if math.isfinite(metric) else -1.0  # it died
-
-
-def _unseen(result: Result) -> float:
-    metric = float(result["test_metric"])
-    return metric if math.isfinite(metric) else -1.0
+def _or_worst(metric: float) -> float:
+    return float(metric) if math.isfinite(metric) else -1.0  # it died

@@ -32,7 +32,6 @@ ONSET_STEPS, ONSET_SHARE = 5, 0.02  # how far off an onset may be
 CONFIDENCE = 0.95
 TOP = 3
 EARLIER = (0.25, 0.5, 0.75)  # shares of a healthy run after which a guard might have looked
-SYMPTOMS = ("loss-diverging", "loss-not-decreasing")
 
 
 def ours(view: RunView) -> list[Said]:
