@@ -88,7 +88,7 @@ class BatchTooSmall(Rule):
             severity=Severity.WARNING,
             layer=None,
             first_step=0,
-            last_step=max(view.num_steps - 1, 0),
+            last_step=view.final_step,
             evidence={
                 "samples_a_step": samples,
                 "gradient_agreement": agreement,

@@ -15,7 +15,7 @@ from actograph.layout.layer import LayerInfo
 from actograph.layout.row import Floats
 from actograph.rules.advice import names, number
 from actograph.rules.facts import layer_of
-from actograph.rules.losses import MIN_BLOCK, LossCurve
+from actograph.rules.losses import MIN_BLOCK, loss_curve
 from actograph.rules.progress import base_level
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.runlog.facts import FactKind
@@ -85,7 +85,7 @@ class BatchNormBatchTooSmall(Rule):
 
     def _harm(self, view: RunView, size: float) -> tuple[str, dict[str, float | str]]:
         """Return how it shows, empty where it does not."""
-        curve, valid = LossCurve.of(view.scalar("loss")), _finite(view, "valid")
+        curve, valid = loss_curve(view), _finite(view, "valid")
         if len(curve) < MIN_BLOCK:
             return "", {}
         level = base_level(view, Flow.of(view.facts), float(curve.values[0]))
@@ -118,7 +118,7 @@ class BatchNormBatchTooSmall(Rule):
             severity=Severity.WARNING if harm else Severity.NOTE,
             layer=all_names[0],
             first_step=0,
-            last_step=max(view.num_steps - 1, 0),
+            last_step=view.final_step,
             evidence={
                 "batch_size": size,
                 "num_norms": float(len(norms)),

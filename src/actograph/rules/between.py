@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from actograph.rules.losses import CLEARLY, MIN_BLOCK, LossCurve
+from actograph.rules.losses import CLEARLY, MIN_BLOCK, loss_curve
 from actograph.runlog.view import RunView
 
 BEFORE = 20  # steps before the gap, from which the level of the loss and its scatter are read
@@ -15,7 +15,7 @@ BEFORE = 20  # steps before the gap, from which the level of the loss and its sc
 
 def onset_between(view: RunView, before: int, seen: int) -> int:
     """Return the first step after ``before`` up to ``seen`` at which the loss left its level upwards, else ``seen``."""
-    curve = LossCurve.of(view.scalar("loss"))
+    curve = loss_curve(view)
     known = curve.values[(curve.steps <= before) & (curve.steps > before - BEFORE)]
     gap = (curve.steps > before) & (curve.steps <= seen)
     if len(known) < MIN_BLOCK or not gap.any():

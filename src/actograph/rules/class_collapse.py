@@ -89,7 +89,7 @@ class ClassCollapse(Rule):
             severity=Severity.WARNING,
             layer=None,
             first_step=0,
-            last_step=max(view.num_steps - 1, 0),
+            last_step=view.final_step,
             evidence={
                 "frequent_class": float(most),
                 "its_share_of_the_labels": float(shares[most]),

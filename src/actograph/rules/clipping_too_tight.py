@@ -77,7 +77,7 @@ class ClippingTooTight(Rule):
             severity=Severity.WARNING,
             layer=None,
             first_step=int(updates.scalar("clip_ratio").steps[0]),
-            last_step=max(view.num_steps - 1, 0),
+            last_step=view.final_step,
             evidence={
                 "limit": limit,
                 "median_gradient_norm": float(np.median(norms)),

@@ -16,7 +16,7 @@ from actograph.layout.layer import LayerInfo, Nonlinearity
 from actograph.rules.advice import lower_learning_rate, names, number, percent
 from actograph.rules.between import onset_between
 from actograph.rules.layers import Sick, first_of, others
-from actograph.rules.losses import MIN_BLOCK, LossCurve
+from actograph.rules.losses import MIN_BLOCK, LossCurve, loss_curve
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.runlog.view import DEAD_WINDOW, RunView
 
@@ -78,7 +78,7 @@ class DeadUnits(Rule):
         if not len(view.buckets):
             yield self.abstain("no activations were recorded")
             return
-        curve = LossCurve.of(view.scalar("loss"))
+        curve = loss_curve(view)
         sick: list[Sick] = []
         unsure: list[str] = []
         for position, info in enumerate(view.layers):

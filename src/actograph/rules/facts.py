@@ -11,6 +11,7 @@ from actograph.rules.rule import Abstention, Rule
 from actograph.runlog.facts import Fact, FactKind
 from actograph.runlog.view import RunView
 
+NO_FLOW = "no graph of a training forward was seen"
 NO_FACTS = "no facts were recorded; a run of an older version has none"
 
 
@@ -22,7 +23,7 @@ def layer_of(view: RunView, name: str) -> str | None:
 
 def steps_of(view: RunView, fact: Fact, first_step: int | None = None) -> tuple[int, int]:
     """Return first and last step of a fact (``first_step`` in place of its own), within the run."""
-    end = max(view.num_steps - 1, 0)
+    end = view.final_step
     last = min(fact.last_step, end)
     return min(fact.first_step if first_step is None else first_step, last), last
 

@@ -187,7 +187,7 @@ class Fp16Overflow(Rule):
         )
 
     def _all_skipped(self, view: RunView, fact: Fact) -> Finding:
-        step = min(fact.since, max(view.num_steps - 1, 0))
+        step = min(fact.since, view.final_step)
         num = fact.number("in_a_row")
         return Finding(
             rule=self.id,

@@ -13,8 +13,8 @@ import numpy as np
 
 from actograph.layout.row import Floats
 from actograph.rules.advice import names, number, percent
-from actograph.rules.facts import layer_of, unless_looked
-from actograph.rules.losses import MIN_BLOCK, LossCurve
+from actograph.rules.facts import NO_FLOW, layer_of, unless_looked
+from actograph.rules.losses import MIN_BLOCK, loss_curve
 from actograph.rules.progress import base_level
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.rules.starts import Start, starts_of
@@ -77,7 +77,7 @@ class Fp16Underflow(Rule):
             return  # there is a scaler
         flow = Flow.of(view.facts)
         if not len(flow):
-            yield from unless_looked(self, view, FactKind.FLOW, "no graph of a training forward was seen")
+            yield from unless_looked(self, view, FactKind.FLOW, NO_FLOW)
             return
         sunk = [one for start in starts_of(view, flow) if (one := self._judge(view, start)) is not None]
         if sunk:
@@ -98,7 +98,7 @@ class Fp16Underflow(Rule):
 
     def _finding(self, view: RunView, flow: Flow, sunk: Sequence[Sunk]) -> Finding:
         first = sunk[0]
-        curve = LossCurve.of(view.scalar("loss"))
+        curve = loss_curve(view)
         is_done = len(curve) < MIN_BLOCK or curve.final <= self.learned * abs(
             base_level(view, flow, float(curve.values[0]))
         )
@@ -113,7 +113,7 @@ class Fp16Underflow(Rule):
             severity=Severity.NOTE if is_done else Severity.WARNING,
             layer=layer_of(view, first.start.name),
             first_step=0,
-            last_step=max(view.num_steps - 1, 0),
+            last_step=view.final_step,
             evidence={
                 "zero_share": first.zeros,
                 "largest_gradient": first.largest,

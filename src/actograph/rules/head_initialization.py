@@ -5,17 +5,13 @@ No idea of hidden layers.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from actograph.rules.advice import number
-from actograph.rules.facts import layer_of, unless_looked
-from actograph.rules.losses import MIN_BLOCK
-from actograph.rules.progress import first_loss, num_classes, position_of_head
+from actograph.rules.facts import NO_FLOW, layer_of, unless_looked
+from actograph.rules.progress import num_classes, wild_start
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.rules.starts import Start, starts_of
 from actograph.runlog.facts import FactKind
@@ -75,7 +71,7 @@ class HeadInitialization(Rule):
         """Compare the start with that of a head that does not know."""
         flow = Flow.of(view.facts)
         if not len(flow):
-            yield from unless_looked(self, view, FactKind.FLOW, "no graph of a training forward was seen")
+            yield from unless_looked(self, view, FactKind.FLOW, NO_FLOW)
             return
         heads = [one for one in starts_of(view, flow) if one.is_head]
         if len(heads) != 1:
@@ -87,30 +83,10 @@ class HeadInitialization(Rule):
         bias = head.fact.number("bias_max")
         if head.gain < self.gain and bias < self.bias:
             return
-        shown = self._excess(view, flow)
-        if shown is not None:
-            words, evidence = shown
-            yield self._finding(view, head, bias, words, evidence)
-
-    def _excess(self, view: RunView, flow: Flow) -> tuple[str, dict[str, float | str]] | None:
-        loss, classes = first_loss(view), num_classes(view, flow)
-        if classes is not None:
-            expected = math.log(classes)
-            if loss is None or loss <= self.loss_ratio * expected:
-                return None
-            words = f"The first loss was {number(loss)}; not knowing anything costs ln({classes}) = {number(expected)}."
-            return words, {"first_loss": loss, "expected_loss": expected, "classes": float(classes)}
-        position = position_of_head(view, flow)
-        if position is None or not len(view.buckets) or view.first_steps[0] > 0:
-            return None
-        rms = view.column("rms")[:, position]
-        first, last = float(rms[0]), float(np.median(rms[-MIN_BLOCK:]))
-        if not first > self.output_ratio * last:
-            return None
-        words = (
-            f"The first outputs had a root mean square of {number(first)}; in the end it was {number(last)}."
-        )
-        return words, {"first_output_rms": first, "last_output_rms": last}
+        shown, classes = wild_start(view, flow, self.loss_ratio, self.output_ratio), num_classes(view, flow)
+        if shown.harm:
+            known = {} if classes is None else {"classes": float(classes)}
+            yield self._finding(view, head, bias, shown.harm, {**shown.evidence, **known})
 
     def _finding(
         self, view: RunView, head: Start, bias: float, words: str, evidence: dict[str, float | str]
@@ -131,7 +107,7 @@ class HeadInitialization(Rule):
             severity=Severity.WARNING,
             layer=layer_of(view, head.name),
             first_step=0,
-            last_step=max(view.num_steps - 1, 0),
+            last_step=view.final_step,
             evidence={"gain": head.gain, "weight_rms": head.rms, "largest_bias": bias, **evidence},
             message=(
                 f"The output layer {head.name} began with {' and '.join(what)}. {words} The first steps are spent on taking"

@@ -10,26 +10,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from actograph.layout.layer import Nonlinearity
 from actograph.rules.advice import names, number, percent
-from actograph.rules.facts import layer_of, unless_looked
-from actograph.rules.losses import MIN_BLOCK, LossCurve
-from actograph.rules.progress import base_level, first_loss, num_classes, position_of_head
+from actograph.rules.facts import NO_FLOW, layer_of, unless_looked
+from actograph.rules.losses import MIN_BLOCK, loss_curve
+from actograph.rules.progress import Excess, base_level, first_loss, wild_start
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.rules.starts import Start, positions_of, starts_of
 from actograph.runlog.facts import FactKind
 from actograph.runlog.flow import Flow
 from actograph.runlog.view import RunView
-
-
-@dataclass(frozen=True)
-class Excess:
-    """How the size of the weights shows in the first outputs; ``harm`` in words, empty where it does not."""
-
-    harm: str
-    evidence: dict[str, float | str]
 
 
 @dataclass(frozen=True)
@@ -99,7 +89,7 @@ class InitializationTooLarge(Rule):
         """Find hidden layers that began too large and show it."""
         flow = Flow.of(view.facts)
         if not len(flow):
-            yield from unless_looked(self, view, FactKind.FLOW, "no graph of a training forward was seen")
+            yield from unless_looked(self, view, FactKind.FLOW, NO_FLOW)
             return
         starts = starts_of(view, flow)
         hidden = [one for one in starts if not one.is_head]
@@ -111,7 +101,7 @@ class InitializationTooLarge(Rule):
             yield self._finding(view, large, self._in_pace(view, flow, large))
 
     def _excess(self, view: RunView, flow: Flow, large: Sequence[Start]) -> Excess:
-        found = [self._in_loss(view, flow), self._in_saturation(view, large)]
+        found = [wild_start(view, flow, self.loss_ratio, self.output_ratio), self._in_saturation(view, large)]
         told = [one for one in found if one.harm]
         evidence: dict[str, float | str] = {}
         for one in found:
@@ -120,7 +110,7 @@ class InitializationTooLarge(Rule):
 
     def _in_pace(self, view: RunView, flow: Flow, large: Sequence[Start]) -> Excess:
         """Look for a training that is slow: next to weights c times as large a step is 1 / c of itself."""
-        curve, loss = LossCurve.of(view.scalar("loss")), first_loss(view)
+        curve, loss = loss_curve(view), first_loss(view)
         if len(curve) < MIN_BLOCK or loss is None:
             return Excess("", {})
         level = base_level(view, flow, loss)
@@ -131,32 +121,6 @@ class InitializationTooLarge(Rule):
         )
         evidence: dict[str, float | str] = {"pace": pace, "level_of_not_knowing": level}
         return Excess(words if curve.final > self.learned * level else "", evidence)
-
-    def _in_loss(self, view: RunView, flow: Flow) -> Excess:
-        loss, classes = first_loss(view), num_classes(view, flow)
-        if classes is not None:
-            expected = math.log(classes)
-            if loss is None:
-                return Excess("", {})
-            harm = (
-                f"The first loss was {number(loss)}; not knowing anything costs ln({classes}) = {number(expected)}."
-                if loss > self.loss_ratio * expected
-                else ""
-            )
-            return Excess(harm, {"first_loss": loss, "expected_loss": expected})
-        position = position_of_head(view, flow)
-        if position is None or not len(view.buckets):
-            return Excess("", {})
-        rms = view.column("rms")[:, position]
-        first, last = float(rms[0]), float(np.median(rms[-MIN_BLOCK:]))
-        if not (math.isfinite(first) and math.isfinite(last)) or view.first_steps[0] > 0:
-            return Excess("", {})
-        harm = (
-            f"The first outputs had a root mean square of {number(first)}; in the end it was {number(last)}."
-            if first > self.output_ratio * last
-            else ""
-        )
-        return Excess(harm, {"first_output_rms": first, "last_output_rms": last})
 
     def _in_saturation(self, view: RunView, large: Sequence[Start]) -> Excess:
         """Look at the first row of saturating layers right behind the large ones."""
@@ -179,7 +143,7 @@ class InitializationTooLarge(Rule):
 
     def _finding(self, view: RunView, large: Sequence[Start], excess: Excess) -> Finding:
         first = large[0]
-        curve = LossCurve.of(view.scalar("loss"))
+        curve = loss_curve(view)
         course = (
             f" The loss went from {number(float(curve.values[0]))} to {number(curve.final)}."
             if len(curve) >= MIN_BLOCK
@@ -193,7 +157,7 @@ class InitializationTooLarge(Rule):
             severity=Severity.WARNING if excess.harm else Severity.NOTE,
             layer=layer_of(view, first.name),
             first_step=0,
-            last_step=max(view.num_steps - 1, 0),
+            last_step=view.final_step,
             evidence={
                 "gain": first.gain,
                 "usual_gain": first.usual,

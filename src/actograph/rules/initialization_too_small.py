@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from actograph.rules.advice import names, number
-from actograph.rules.facts import layer_of, unless_looked
-from actograph.rules.losses import LossCurve
+from actograph.rules.facts import NO_FLOW, layer_of, unless_looked
+from actograph.rules.losses import loss_curve
 from actograph.rules.progress import Stall, stall_of
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.rules.starts import DEFAULT, HE, Start, positions_of, starts_of
@@ -75,7 +75,7 @@ class InitializationTooSmall(Rule):
         """Find hidden layers that began too small and held the loss up."""
         flow = Flow.of(view.facts)
         if not len(flow):
-            yield from unless_looked(self, view, FactKind.FLOW, "no graph of a training forward was seen")
+            yield from unless_looked(self, view, FactKind.FLOW, NO_FLOW)
             return
         small = [
             one
@@ -99,7 +99,7 @@ class InitializationTooSmall(Rule):
         delay = self.short_delay if product <= self.strong else self.delay
         is_late = stall.share >= delay and stall.num_steps >= self.min_steps
         first = small[0]
-        curve = LossCurve.of(view.scalar("loss"))
+        curve = loss_curve(view)
         if not stall.is_over:
             words = f"The loss never left its first level, {number(curve.start)}."
         else:
@@ -122,7 +122,7 @@ class InitializationTooSmall(Rule):
             severity=Severity.WARNING if is_late else Severity.NOTE,
             layer=layer_of(view, first.name),
             first_step=0,
-            last_step=max(view.num_steps - 1, 0),
+            last_step=view.final_step,
             evidence={
                 "gain": first.gain,
                 "usual_gain": first.usual,

@@ -13,8 +13,8 @@ import numpy as np
 
 from actograph.rules.advice import number
 from actograph.rules.given import InputScale, input_scale, is_normalized_first
-from actograph.rules.losses import MIN_BLOCK, LossCurve
-from actograph.rules.outcomes import loss_curve, outcomes_of
+from actograph.rules.losses import MIN_BLOCK, LossCurve, loss_curve
+from actograph.rules.outcomes import outcomes_of
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.runlog.facts import FactKind
 from actograph.runlog.view import RunView
@@ -122,7 +122,7 @@ class InputsNotNormalized(Rule):
             severity=Severity.WARNING,
             layer=first,
             first_step=0,
-            last_step=max(view.num_steps - 1, 0),
+            last_step=view.final_step,
             evidence={"mean": scale.mean, "std": scale.std, **off.evidence},
             message=f"The inputs are not standardized: {off.words}. {harm}",
             remedies=(

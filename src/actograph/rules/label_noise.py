@@ -108,7 +108,7 @@ class LabelNoise(Rule):
             severity=Severity.WARNING,
             layer=None,
             first_step=0,
-            last_step=max(view.num_steps - 1, 0),
+            last_step=view.final_step,
             evidence={
                 "disagreements": share,
                 "labels_that_seem_random": estimate,

@@ -29,10 +29,15 @@ class LabelCounts:
     alike_share: float  # mean over these of the share of pairs of samples with the same label
 
     @property
+    def shares(self) -> Floats:
+        """How often each class is the label, of all (C,)."""
+        shares: Floats = self.counts / max(self.counts.sum(), 1.0)
+        return shares
+
+    @property
     def alike_overall(self) -> float:
         """The share of pairs with the same label if samples were drawn from all of them at random."""
-        shares = self.counts / max(self.counts.sum(), 1.0)
-        return float((shares**2).sum())
+        return float((self.shares**2).sum())
 
     @property
     def looks_sorted(self) -> bool:
@@ -50,6 +55,16 @@ HALF = (
 )
 IN_ORDER = 0.95  # of batches whose labels ascend; of four labels in random order one batch in eight does
 TWICE = 2.0  # the share of pairs overall
+
+
+def entropy(shares: Floats) -> float:
+    """Return the entropy of shares (C,) in nats: the cross-entropy of who knows these and nothing else.
+
+    >>> round(entropy(np.array([0.5, 0.5, 0.0])), 4)
+    0.6931
+    """
+    there = shares[shares > 0]
+    return float(-(there * np.log(there)).sum())
 
 
 def label_counts(view: RunView) -> Iterator[LabelCounts]:

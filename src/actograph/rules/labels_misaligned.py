@@ -21,12 +21,11 @@ from actograph.rules.given import (
     largest_change,
 )
 from actograph.rules.labels import label_counts
-from actograph.rules.losses import LossCurve
+from actograph.rules.losses import LossCurve, loss_curve
 from actograph.rules.onset import largest_rise
 from actograph.rules.outcomes import (
     Outcomes,
     has_several_optimizers,
-    loss_curve,
     outcomes_of,
     validation_loss,
     validation_metrics,
@@ -191,7 +190,7 @@ class LabelsMisaligned(Rule):
             severity=Severity.WARNING if step == 0 else Severity.ERROR,
             layer=None,
             first_step=step,
-            last_step=max(view.num_steps - 1, 0),
+            last_step=view.final_step,
             evidence={
                 "loss_of_chance": outcomes.chance_loss,
                 "accuracy_of_chance": outcomes.chance_accuracy,

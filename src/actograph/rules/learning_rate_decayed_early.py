@@ -74,7 +74,7 @@ class LearningRateDecayedEarly(Rule):
             severity=Severity.WARNING,
             layer=None,
             first_step=step,
-            last_step=max(view.num_steps - 1, 0),
+            last_step=view.final_step,
             evidence={
                 "peak_learning_rate": peak,
                 "learning_rate_at_end": last,

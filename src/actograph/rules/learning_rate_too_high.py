@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from actograph.rules.advice import number, rounded
+from actograph.rules.advice import STEP_DOWN, number, rounded
 from actograph.rules.losses import LossCurve
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.rules.updates import FEW, NO_UPDATES, Updates, peak
@@ -19,7 +19,6 @@ from actograph.runlog.view import RunView
 
 WINDOW = 10  # steps right before a rise
 WENT_WELL = 0.6  # share of the loss at the start: below it something was learned
-STEP_DOWN = 10.0  # one notch of the usual search grid, where the first update was not measured
 LARGEST_STEP = 1e3  # factor by which a rate is lowered
 
 

@@ -98,7 +98,7 @@ class LearningRateTooLow(Rule):
             severity=Severity.WARNING,
             layer=None,
             first_step=updates.in_force_since,
-            last_step=max(view.num_steps - 1, 0),
+            last_step=view.final_step,
             evidence={
                 "learning_rate": old,
                 "update_ratio": updates.early_ratio,

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from actograph.rules.advice import lower_learning_rate, number
-from actograph.rules.losses import LossCurve
+from actograph.rules.losses import LossCurve, loss_curve
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.runlog.view import RunView
 
@@ -61,7 +61,7 @@ class LossDiverging(Rule):
 
     def check(self, view: RunView) -> Iterator[Finding | Abstention]:
         """Compare the end of the training loss with its best level."""
-        curve = LossCurve.of(view.scalar("loss"))
+        curve = loss_curve(view)
         if len(curve) < self.min_steps:
             yield self.abstain(
                 f"only {len(curve)} steps with a finite loss; at least {self.min_steps:.0f} are needed"

@@ -13,7 +13,8 @@ import numpy as np
 
 from actograph.layout.row import Floats
 from actograph.rules.advice import highest_learning_rate, lower_learning_rate, number
-from actograph.rules.losses import CLEARLY, LossCurve
+from actograph.rules.given import STILL, largest_change
+from actograph.rules.losses import CLEARLY, LossCurve, loss_curve
 from actograph.rules.outcomes import only_classification
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.runlog.view import RunView
@@ -23,7 +24,6 @@ USUAL = (
     1e-3  # Adam's default (Kingma, Ba 2015): where nothing moves at all there is no reason to stay below it
 )
 FRESH = 0.05  # share of the loss of chance: fresh networks are within 3 % of it, or above
-STILL = 0.05  # relative change of every layer's root mean square that different batches alone can make
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class LossNotDecreasing(Rule):
 
     def check(self, view: RunView) -> Iterator[Finding | Abstention]:
         """Compare the best of the training loss with its start."""
-        curve = LossCurve.of(view.scalar("loss"))
+        curve = loss_curve(view)
         if len(curve) < self.min_steps:
             yield self.abstain(
                 f"only {len(curve)} steps with a finite loss; at least {self.min_steps:.0f} are needed"
@@ -108,7 +108,7 @@ class LossNotDecreasing(Rule):
         return False
 
     def _finding(self, view: RunView, curve: LossCurve) -> Finding:
-        moved = _largest_change(view)
+        moved = largest_change(view)
         stands_still = moved is not None and moved < STILL
         evidence: dict[str, float | str] = {
             "loss_at_start": curve.start,
@@ -196,15 +196,3 @@ def _has_begun_trained(view: RunView, curve: LossCurve) -> bool:
     ):
         return False
     return curve.start < (1 - FRESH) * outcomes.chance_loss
-
-
-def _largest_change(view: RunView) -> float | None:
-    """Return the largest relative change of any layer's root mean square between the first and the last quarter."""
-    quarter = len(view.buckets) // 4
-    if not view.layers or not quarter:
-        return None
-    rms = view.column("rms")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        change = np.abs(np.median(rms[-quarter:], axis=0) / np.median(rms[:quarter], axis=0) - 1.0)
-    finite = change[np.isfinite(change)]
-    return float(finite.max()) if finite.size else None

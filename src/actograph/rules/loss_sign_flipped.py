@@ -11,8 +11,8 @@ from typing import ClassVar
 
 from actograph.rules.advice import number
 from actograph.rules.facts import steps_of, unless_looked
-from actograph.rules.losses import MIN_BLOCK
-from actograph.rules.outcomes import has_several_optimizers, loss_curve
+from actograph.rules.losses import MIN_BLOCK, loss_curve
+from actograph.rules.outcomes import has_several_optimizers
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.runlog.facts import Fact, FactKind
 from actograph.runlog.view import RunView

@@ -14,6 +14,7 @@ import numpy as np
 
 from actograph.layout.row import Floats
 from actograph.runlog.scalars import ScalarSeries
+from actograph.runlog.view import RunView
 
 NUM_BLOCKS = 20  # a level is judged over a twentieth of the run
 MIN_BLOCK = 5  # points: the median of five ignores two outliers
@@ -121,3 +122,8 @@ def _scatter(values: Floats) -> float:
         return 0.0
     differences = np.diff(values)
     return MAD_TO_STD * float(np.median(np.abs(differences - np.median(differences)))) / math.sqrt(2)
+
+
+def loss_curve(view: RunView) -> LossCurve:
+    """Return the curve of a run's training loss."""
+    return LossCurve.of(view.scalar("loss"))

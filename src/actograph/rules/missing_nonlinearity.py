@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from actograph.rules.advice import names, number
-from actograph.rules.facts import layer_of, unless_looked
-from actograph.rules.losses import MIN_BLOCK, LossCurve
+from actograph.rules.facts import NO_FLOW, layer_of, unless_looked
+from actograph.rules.losses import MIN_BLOCK, loss_curve
 from actograph.rules.progress import base_level
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.runlog.facts import FactKind
@@ -80,7 +80,7 @@ class MissingNonlinearity(Rule):
         """Find pairs of layers that are one linear map."""
         flow = Flow.of(view.facts)
         if not len(flow):
-            yield from unless_looked(self, view, FactKind.FLOW, "no graph of a training forward was seen")
+            yield from unless_looked(self, view, FactKind.FLOW, NO_FLOW)
             return
         pairs = list(self._pairs(view, flow))
         if pairs:
@@ -111,7 +111,7 @@ class MissingNonlinearity(Rule):
         is_all = not any(
             kinds & NONLINEAR - {Kind.MAX_POOL} for layer in flow.layers for kinds in layer.sources.values()
         )
-        curve = LossCurve.of(view.scalar("loss"))
+        curve = loss_curve(view)
         has_pool = Kind.MAX_POOL in first.kinds
         between = " but a max pooling" if has_pool else ""
         is_done = len(curve) >= MIN_BLOCK and curve.final <= self.near_zero * abs(
@@ -144,7 +144,7 @@ class MissingNonlinearity(Rule):
             severity=Severity.WARNING if is_harmful else Severity.NOTE,
             layer=layer_of(view, first.front.name),
             first_step=0,
-            last_step=max(view.num_steps - 1, 0),
+            last_step=view.final_step,
             evidence=evidence,
             message=(
                 f"Nothing nonlinear{between} lies between {first.front.name} and {first.back.name}: two linear maps in a row"

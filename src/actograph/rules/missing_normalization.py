@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from actograph.rules.advice import number
-from actograph.rules.facts import layer_of, unless_looked
-from actograph.rules.losses import MIN_BLOCK, LossCurve
+from actograph.rules.facts import NO_FLOW, layer_of, unless_looked
+from actograph.rules.losses import MIN_BLOCK, loss_curve
 from actograph.rules.progress import Stall, held_up, stall_of
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.rules.starts import Start, starts_of
@@ -75,7 +75,7 @@ class MissingNormalization(Rule):
         """Find deep networks without norms in which the size of values is not kept."""
         flow = Flow.of(view.facts)
         if not len(flow):
-            yield from unless_looked(self, view, FactKind.FLOW, "no graph of a training forward was seen")
+            yield from unless_looked(self, view, FactKind.FLOW, NO_FLOW)
             return
         if _has_norm(flow) or any("sigmoid" in info.kind.lower() for info in view.layers):
             return
@@ -84,14 +84,14 @@ class MissingNormalization(Rule):
         is_usual = all(1 / (self.usual + 1) <= one.ratio <= self.usual for one in hidden)
         if len(hidden) < self.layers or not is_usual or 1 / self.drift < drift < self.drift:
             return
-        stall, curve = stall_of(view, flow), LossCurve.of(view.scalar("loss"))
+        stall, curve = stall_of(view, flow), loss_curve(view)
         if stall is None or len(curve) < MIN_BLOCK:
             yield self.abstain("too few losses were seen to tell whether it does harm")
         elif held_up(view, flow, stall, self.delay):
             yield self._finding(view, hidden, drift, stall)
 
     def _finding(self, view: RunView, hidden: Sequence[Start], drift: float, stall: Stall) -> Finding:
-        curve = LossCurve.of(view.scalar("loss"))
+        curve = loss_curve(view)
         per_layer = drift ** (1 / len(hidden))
         first = hidden[0]
         stood = f"for {stall.num_steps} steps" if stall.is_over else "to the end"
@@ -100,7 +100,7 @@ class MissingNormalization(Rule):
             severity=Severity.WARNING,
             layer=layer_of(view, first.name),
             first_step=0,
-            last_step=max(view.num_steps - 1, 0),
+            last_step=view.final_step,
             evidence={
                 "gain_per_layer": per_layer,
                 "gain_of_all": drift,

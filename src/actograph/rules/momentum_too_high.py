@@ -82,7 +82,7 @@ class MomentumTooHigh(Rule):
             else Severity.WARNING,
             layer=None,
             first_step=updates.in_force_since,
-            last_step=max(view.num_steps - 1, 0),
+            last_step=view.final_step,
             evidence={
                 "momentum": momentum,
                 "update_ratio": updates.peak_ratio,

@@ -67,8 +67,8 @@ class OptimizerEpsilon(Rule):
             rule=self.id,
             severity=Severity.WARNING,
             layer=None,
-            first_step=min(updates.settings.since, max(view.num_steps - 1, 0)),
-            last_step=max(view.num_steps - 1, 0),
+            first_step=min(updates.settings.since, view.final_step),
+            last_step=view.final_step,
             evidence={
                 "epsilon": epsilon,
                 "update_over_rate": effect,

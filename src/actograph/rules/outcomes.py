@@ -12,8 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from actograph.layout.row import Floats
-from actograph.rules.labels import label_counts
-from actograph.rules.losses import LossCurve
+from actograph.rules.labels import entropy, label_counts
 from actograph.runlog.facts import Fact, FactKind
 from actograph.runlog.scalars import ScalarSeries
 from actograph.runlog.view import RunView
@@ -81,8 +80,7 @@ class Outcomes:
     @property
     def chance_loss(self) -> float:
         """The cross-entropy of outputs that know the shares of the classes and nothing of the input: their entropy."""
-        shares = self.label_shares[self.label_shares > 0]
-        return float(-(shares * np.log(shares)).sum())
+        return entropy(self.label_shares)
 
     @property
     def chance_accuracy(self) -> float:
@@ -164,8 +162,3 @@ def level_at_start(series: ScalarSeries) -> float:
 def _level(values: Floats) -> float:
     num = max(math.ceil(LEVEL_SHARE * len(values)), FEWEST_POINTS)
     return float(np.median(values[:num])) if len(values) >= FEWEST_POINTS else math.nan
-
-
-def loss_curve(view: RunView) -> LossCurve:
-    """Return the training loss without points that are not finite."""
-    return LossCurve.of(view.scalar("loss"))

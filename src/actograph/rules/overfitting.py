@@ -13,7 +13,8 @@ import numpy as np
 
 from actograph.layout.row import Floats
 from actograph.rules.advice import number
-from actograph.rules.outcomes import loss_curve, validation_loss, validation_metrics
+from actograph.rules.losses import loss_curve
+from actograph.rules.outcomes import validation_loss, validation_metrics
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.runlog.view import RunView
 
@@ -94,8 +95,8 @@ class Overfitting(Rule):
             rule=self.id,
             severity=Severity.NOTE if has_gained else Severity.WARNING,
             layer=None,
-            first_step=min(onset, max(view.num_steps - 1, 0)),
-            last_step=max(view.num_steps - 1, 0),
+            first_step=min(onset, view.final_step),
+            last_step=view.final_step,
             evidence={
                 "lowest_validation_loss": lowest,
                 "validation_loss_at_end": level,

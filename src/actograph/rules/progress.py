@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from actograph.layout.row import Floats
+from actograph.rules.advice import number
 from actograph.rules.facts import layer_of
-from actograph.rules.losses import CLEARLY, MIN_BLOCK, LossCurve
+from actograph.rules.losses import CLEARLY, MIN_BLOCK, loss_curve
 from actograph.runlog.facts import FactKind
 from actograph.runlog.flow import Flow
 from actograph.runlog.view import RunView
@@ -20,6 +21,13 @@ from actograph.runlog.view import RunView
 FIRST_FALL = 0.05  # of the level at the start: a loss that is lower by so much has left it
 LONG = 20  # steps: a start that takes less is none to worry about
 LASTING = 0.8  # of the later losses that must lie below, so that a dip is no start
+
+
+class Excess(NamedTuple):
+    """How weights that began too large show: the harm in words, empty where there is none, and the numbers."""
+
+    harm: str
+    evidence: dict[str, float | str]
 
 
 class Stall(NamedTuple):
@@ -35,7 +43,7 @@ def stall_of(view: RunView, flow: Flow) -> Stall | None:
 
     Where a cross-entropy began above ln(number of classes), that is the level: coming down to it takes no knowledge.
     """
-    curve = LossCurve.of(view.scalar("loss"))
+    curve = loss_curve(view)
     if len(curve) < 2 * MIN_BLOCK:
         return None
     smooth = curve.smooth()
@@ -52,7 +60,7 @@ def stall_of(view: RunView, flow: Flow) -> Stall | None:
 
 def held_up(view: RunView, flow: Flow, stall: Stall, share: float) -> bool:
     """Tell whether a stall was one to worry about: a good share of the run, or a loss that did not fall by half after it."""
-    curve = LossCurve.of(view.scalar("loss"))
+    curve = loss_curve(view)
     level = base_level(view, flow, float(np.median(curve.values[:MIN_BLOCK])))
     return stall.num_steps >= LONG and (stall.share >= share or curve.final >= level / 2)
 
@@ -90,6 +98,32 @@ def position_of_head(view: RunView, flow: Flow) -> int | None:
         return None
     name = layer_of(view, flow.heads[0].name)
     return next((position for position, info in enumerate(view.layers) if info.name == name), None)
+
+
+def wild_start(view: RunView, flow: Flow, loss_ratio: float, output_ratio: float) -> Excess:
+    """Look whether the first outputs were wild guesses.
+
+    They were where the first loss of a cross-entropy is more than ``loss_ratio`` times ln(number of classes); where none was
+    seen, where the first outputs' root mean square is more than ``output_ratio`` times that at the end.
+    """
+    loss, classes = first_loss(view), num_classes(view, flow)
+    if classes is not None:
+        expected = math.log(classes)
+        if loss is None:
+            return Excess("", {})
+        words = f"The first loss was {number(loss)}; not knowing anything costs ln({classes}) = {number(expected)}."
+        evidence: dict[str, float | str] = {"first_loss": loss, "expected_loss": expected}
+        return Excess(words if loss > loss_ratio * expected else "", evidence)
+    position = position_of_head(view, flow)
+    if position is None or not len(view.buckets) or view.first_steps[0] > 0:
+        return Excess("", {})
+    rms = view.column("rms")[:, position]
+    first, last = float(rms[0]), float(np.median(rms[-MIN_BLOCK:]))
+    if not (math.isfinite(first) and math.isfinite(last)):
+        return Excess("", {})
+    words = f"The first outputs had a root mean square of {number(first)}; in the end it was {number(last)}."
+    evidence = {"first_output_rms": first, "last_output_rms": last}
+    return Excess(words if first > output_ratio * last else "", evidence)
 
 
 def _rates_at(view: RunView, steps: Floats) -> Floats:

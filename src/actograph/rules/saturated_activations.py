@@ -16,7 +16,7 @@ from actograph.layout.layer import FlatRegion, Nonlinearity
 from actograph.rules.advice import lower_learning_rate, names, number, percent
 from actograph.rules.between import onset_between
 from actograph.rules.layers import Sick, column_of, first_of, others
-from actograph.rules.losses import MIN_BLOCK, LossCurve
+from actograph.rules.losses import MIN_BLOCK, LossCurve, loss_curve
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.runlog.view import RunView
 
@@ -88,7 +88,7 @@ class SaturatedActivations(Rule):
         if not len(view.buckets):
             yield self.abstain("no activations were recorded")
             return
-        curve = LossCurve.of(view.scalar("loss"))
+        curve = loss_curve(view)
         sick: list[Sick] = []
         unsure: list[str] = []
         for position in range(_head(view)):

@@ -12,8 +12,8 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from actograph.rules.advice import names, number
-from actograph.rules.facts import layer_of, unless_looked
-from actograph.rules.losses import MIN_BLOCK, LossCurve
+from actograph.rules.facts import NO_FLOW, layer_of, unless_looked
+from actograph.rules.losses import MIN_BLOCK, LossCurve, loss_curve
 from actograph.rules.progress import Stall, held_up, stall_of
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.runlog.facts import FactKind
@@ -72,7 +72,7 @@ class SoftmaxInHiddenLayer(Rule):
         """Find softmaxes in hidden layers."""
         flow = Flow.of(view.facts)
         if not len(flow):
-            yield from unless_looked(self, view, FactKind.FLOW, "no graph of a training forward was seen")
+            yield from unless_looked(self, view, FactKind.FLOW, NO_FLOW)
             return
         places = list(self._places(view, flow))
         if places:
@@ -94,7 +94,7 @@ class SoftmaxInHiddenLayer(Rule):
 
     def _finding(self, view: RunView, flow: Flow, places: Sequence[Place]) -> Finding:
         first = places[0]
-        curve, stall = LossCurve.of(view.scalar("loss")), stall_of(view, flow)
+        curve, stall = loss_curve(view), stall_of(view, flow)
         harm = self._harm(view, flow, curve, stall)
         where = first.layer or f"the softmax behind {first.front}"
         also = (
@@ -121,7 +121,7 @@ class SoftmaxInHiddenLayer(Rule):
             severity=Severity.WARNING if harm else Severity.NOTE,
             layer=first.layer or layer_of(view, first.front),
             first_step=0,
-            last_step=max(view.num_steps - 1, 0),
+            last_step=view.final_step,
             evidence=evidence,
             message=(
                 f"{where[0].upper() + where[1:] if first.layer is None else where} is the activation of a hidden"

@@ -13,8 +13,8 @@ import numpy as np
 
 from actograph.rules.advice import highest_learning_rate, number
 from actograph.rules.facts import steps_of, unless_looked
-from actograph.rules.losses import MIN_BLOCK
-from actograph.rules.outcomes import loss_curve, outcomes_of
+from actograph.rules.losses import MIN_BLOCK, loss_curve
+from actograph.rules.outcomes import outcomes_of
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.runlog.facts import FactKind
 from actograph.runlog.view import RunView

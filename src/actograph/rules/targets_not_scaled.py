@@ -13,8 +13,8 @@ import numpy as np
 
 from actograph.rules.advice import number
 from actograph.rules.facts import unless_looked
-from actograph.rules.losses import MIN_BLOCK
-from actograph.rules.outcomes import Outcomes, loss_curve, outcomes_of
+from actograph.rules.losses import MIN_BLOCK, loss_curve
+from actograph.rules.outcomes import Outcomes, outcomes_of
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.runlog.facts import FactKind
 from actograph.runlog.view import RunView
@@ -93,7 +93,7 @@ class TargetsNotScaled(Rule):
             if bad is not None
             else f"for {100 * share:.0f} % of the run the error was larger than that of always saying their mean"
         )
-        last_step = max(view.num_steps - 1, 0)
+        last_step = view.final_step
         yield Finding(
             rule=self.id,
             severity=Severity.WARNING,

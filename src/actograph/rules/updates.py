@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 
 from actograph.layout.row import Floats
-from actograph.rules.labels import label_counts
-from actograph.rules.losses import LossCurve
+from actograph.rules.labels import entropy, label_counts
+from actograph.rules.losses import LossCurve, loss_curve
 from actograph.runlog.facts import Fact, FactKind
 from actograph.runlog.scalars import ScalarSeries
 from actograph.runlog.view import RunView
@@ -51,7 +51,7 @@ class Updates:
     def of(cls, view: RunView) -> Updates | None:
         """Return what is known; None where it is too little to judge."""
         rates, ratio = view.scalar("lr"), view.scalar("update_ratio", PHASE)
-        curve = LossCurve.of(view.scalar("loss"))
+        curve = loss_curve(view)
         if not len(ratio) or not len(rates) or not len(curve):
             return None
         if len(ratio) < MIN_RECORDED and np.isfinite(view.scalar("loss").values[-1]):
@@ -209,11 +209,8 @@ class Updates:
             values = series.values[np.isfinite(series.values)]
             if len(values) and values.min() >= GOOD_SHARE and values.max() <= 1.0:
                 return True
-        shares = [labels.counts / max(labels.counts.sum(), 1.0) for labels in label_counts(self.view)]
-        if not shares:
-            return None
-        chance = max(float(-np.sum(share * np.log(np.where(share > 0, share, 1.0)))) for share in shares)
-        return self.base < BETTER_THAN_CHANCE * chance
+        chances = [entropy(labels.shares) for labels in label_counts(self.view)]
+        return self.base < BETTER_THAN_CHANCE * max(chances) if chances else None
 
     @property
     def late_agreement(self) -> Floats:

@@ -14,8 +14,8 @@ import numpy as np
 
 from actograph.layout.row import Floats
 from actograph.rules.advice import names, number
-from actograph.rules.facts import layer_of, unless_looked
-from actograph.rules.losses import LossCurve
+from actograph.rules.facts import NO_FLOW, layer_of, unless_looked
+from actograph.rules.losses import loss_curve
 from actograph.rules.progress import Stall, held_up, stall_of
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.rules.starts import Start, positions_of, starts_of
@@ -68,7 +68,7 @@ class VanishingGradients(Rule):
         """Find chains along which the gradient is lost."""
         flow = Flow.of(view.facts)
         if not len(flow):
-            yield from unless_looked(self, view, FactKind.FLOW, "no graph of a training forward was seen")
+            yield from unless_looked(self, view, FactKind.FLOW, NO_FLOW)
             return
         chain = _longest_chain(view, flow)
         if len(chain) < self.layers:
@@ -79,7 +79,7 @@ class VanishingGradients(Rule):
             return
         if not held_up(view, flow, stall, self.delay):
             return
-        sizes = _sizes(view, chain, LossCurve.of(view.scalar("loss")).steps[: stall.num_steps])
+        sizes = _sizes(view, chain, loss_curve(view).steps[: stall.num_steps])
         if sizes is None:
             yield self.abstain("gradients of these layers were not seen")
             return
@@ -91,7 +91,7 @@ class VanishingGradients(Rule):
     ) -> Finding:
         weak = [one for one, size in zip(chain, sizes, strict=True) if size <= self.ratio * sizes[-1]]
         first = chain[0]
-        curve = LossCurve.of(view.scalar("loss"))
+        curve = loss_curve(view)
         saturating = any(
             Kind.SATURATING in kinds for layer in flow.layers for kinds in layer.sources.values()
         )
@@ -112,7 +112,7 @@ class VanishingGradients(Rule):
             severity=Severity.WARNING,
             layer=layer_of(view, first.name),
             first_step=0,
-            last_step=max(view.num_steps - 1, 0),
+            last_step=view.final_step,
             evidence={
                 "gradient_first": float(sizes[0]),
                 "gradient_last": float(sizes[-1]),

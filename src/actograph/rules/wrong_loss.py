@@ -119,7 +119,7 @@ class WrongLoss(Rule):
         is_slow = reached is None or reached >= self.slow * view.num_steps or not has_learned
         is_probable = fact.number("output_low") >= 0.0 and fact.number("output_high") <= 1.0
         kind = _kind_of(name, is_probable=is_probable, adds_up=fact.number("sum_off") <= ROUNDING)
-        first_step, last_step = 0, min(seen_until, max(view.num_steps - 1, 0))
+        first_step, last_step = 0, min(seen_until, view.final_step)
         until = "never" if reached is None else f"at step {reached}"
         yield Finding(
             rule=self.id,

@@ -66,6 +66,11 @@ class RunView(TimeAxis[Bucket]):
         return max(last + 1, self.info.cost.steps_seen)
 
     @property
+    def final_step(self) -> int:
+        """The last step; 0 of a run that has seen none."""
+        return max(self.num_steps - 1, 0)
+
+    @property
     def missing_ranks(self) -> list[int]:
         """Ranks of which nothing can be read."""
         there = {one.info.rank for one in self.ranks}
