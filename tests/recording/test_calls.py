@@ -60,12 +60,18 @@ def linears(num: int) -> Callable[[], nn.Module]:
     return lambda: nn.Sequential(*[nn.Linear(4, 4) for _ in range(num)])
 
 
+@pytest.fixture(autouse=True, scope="module")
+def warm() -> None:
+    """Fill the caches that the first recording of a process fills: they are no cost of a step."""
+    added(linears(1), torch.randn(2, 4))
+
+
 @pytest.mark.parametrize(
     ("what", "a_layer", "a_step"),
     [
-        ({}, 37, 1350),
-        ({"grad": True}, 65, 1350),
-        ({"gradients": True, "layers": False}, 21, 1450),
+        ({}, 37, 1000),
+        ({"grad": True}, 59, 1000),
+        ({"gradients": True, "layers": False}, 21, 1100),
     ],
 )
 def test_a_layer_and_the_end_of_a_step_add_few_calls(
