@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from actograph.rules.catalog import DEFAULT_RULES
-from actograph.rules.describe import rules_page, section
+from actograph.rules.describe import PICTURES, rules_page, section
 from actograph.rules.rule import PAGE
 
 ROOT = Path(__file__).parents[2]
@@ -25,3 +25,8 @@ def test_section_tells_every_threshold() -> None:
     for rule in DEFAULT_RULES:
         for name in vars(rule):
             assert f"| `{name}` |" in section(rule)
+
+
+def test_every_rule_has_its_picture_and_no_picture_is_left_over() -> None:
+    there = {path.stem for path in (ROOT / PAGE).with_name(PICTURES).iterdir()}
+    assert there == {rule.id for rule in DEFAULT_RULES}

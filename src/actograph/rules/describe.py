@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from actograph.rules.catalog import DEFAULT_RULES
 from actograph.rules.rule import Rule
 
+PICTURES = "rules"  # folder beside the page; made from the fault benchmark by docs/rule_figures.py
+
 HEAD = """# What the diagnosis knows
 
 This page is generated from the rules (`actograph.rules.describe`); a test keeps it equal to them. Each rule is a frozen
@@ -48,6 +50,7 @@ def _paragraphs(rule: Rule) -> Iterator[str]:
         ["| threshold | default | unit | why this number |", "|---|---|---|---|", *_thresholds(rule)]
     )
     yield "\n".join(["**What to do.**", "", *(f"{n}. {advice}" for n, advice in enumerate(rule.advice, 1))])
+    yield f"![What a report shows of {rule.id}]({PICTURES}/{rule.id}.png)"
     if rule.sources:
         yield f"**Sources.** {'; '.join(rule.sources)}."
 
