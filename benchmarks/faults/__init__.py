@@ -3,4 +3,4 @@
 No idea of any rule. `bench_faults.py` beside this folder runs it; README.md here says what is measured.
 """
 
-VERSION = 1  # of programs, cases and split: figures of different versions do not compare
+VERSION = 2  # of programs, cases and split: figures of different versions do not compare

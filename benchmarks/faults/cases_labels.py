@@ -111,7 +111,7 @@ def nan_from(t0: int) -> Change:
 def sorted_by_class(setting: Setting) -> None:
     """F28: the training data come class by class."""
     x, y = setting.train
-    order = y.argsort(stable=True)
+    order = y.flatten().argsort(stable=True)
     setting.train, setting.shuffle = Data(x[order], y[order]), False
 
 
@@ -135,6 +135,13 @@ def with_softmax(setting: Setting) -> None:
     """F31: the model ends with a softmax; the loss makes one too."""
     assert isinstance(setting.model, nn.Sequential)
     setting.model.add_module("softmax", nn.Softmax(dim=1))
+
+
+def with_sigmoid(setting: Setting) -> None:
+    """F31: the model ends with a sigmoid; the loss makes one too."""
+    assert isinstance(setting.model, nn.Sequential)
+    setting.model.add_module("sigmoid", nn.Sigmoid())
+    setting.metric = lambda outputs, y: float(((outputs > 0.5) == (y > 0.5)).float().mean())
 
 
 def _one_hot(outputs: Tensor, y: Tensor) -> Tensor:
@@ -219,7 +226,7 @@ def rare_classes(setting: Setting) -> None:
 
 SCALE = ("normal", "standard", "scale")
 PAIRS = ("label", "pair", "target")
-CLASSIFIERS = ("mlp", "deep", "lstm", "cnn", "gru", "table")
+CLASSIFIERS = ("mlp", "deep", "lstm", "encoder", "convnet", "cnn", "gru", "table")
 
 
 def _cases(
@@ -234,46 +241,51 @@ def _cases(
 
 CASES = (
     *_cases("F22", ("inputs-not-normalized",), SCALE,
-            *((program, "pixels", raw_pixels, 0) for program in ("mlp", "deep", "lstm", "cnn", "gru")),
-            *((program, "feature", one_large_feature(1e4), 0) for program in ("friedman", "table", "diabetes"))),
+            *((program, "pixels", raw_pixels, 0) for program in ("mlp", "deep", "lstm", "convnet", "cnn", "gru")),
+            *((program, "feature", one_large_feature(1e4), 0) for program in ("friedman", "cancer", "table", "diabetes"))),
     *_cases("F23", ("inputs-not-normalized",), SCALE,
-            *((program, "twice", normalized_twice(1 / 255), 0) for program in ("mlp", "deep", "lstm", "friedman", "cnn", "gru"))),
+            *((program, "twice", normalized_twice(1 / 255), 0) for program in ("mlp", "deep", "lstm", "friedman", "convnet", "cancer", "cnn", "gru"))),
     *_cases("F24", ("labels-misaligned",), PAIRS,
-            *((program, "fixed", misaligned, 0) for program in ("mlp", "resnet", "lstm", "cnn", "vgg")),
+            *((program, "fixed", misaligned, 0) for program in ("mlp", "resnet", "lstm", "encoder", "convnet", "cancer", "cnn", "vgg")),
             *((program, f"t{t0}", misaligned_from(t0), t0)
-              for program, t0 in (("mlp", 0), ("mlp", 150), ("deep", 200), ("resnet", 0), ("lstm", 150), ("cnn", 150), ("vgg", 0),
+              for program, t0 in (("mlp", 0), ("mlp", 150), ("deep", 200), ("resnet", 0), ("lstm", 150), ("encoder", 120), ("convnet", 150), ("cancer", 120),
+                                  ("cnn", 150), ("vgg", 0),
                                   ("gru", 100), ("table", 150)))),
     *_cases("F25", ("label-noise",), PAIRS, *((program, "40", noisy(0.4), 0) for program in CLASSIFIERS)),
-    *_cases("F26", ("label-never-seen",), PAIRS, *((program, "", labels_from_one, 0) for program in ("mlp", "lstm", "cnn", "table"))),
+    *_cases("F26", ("label-never-seen",), PAIRS, *((program, "", labels_from_one, 0) for program in ("mlp", "lstm", "convnet", "encoder", "cnn", "table"))),
     *_cases("F27", ("non-finite-input",), ("nan", "data"),
             *((program, f"t{t0}", nan_from(t0), t0)
-              for program, t0 in (("mlp", 0), ("mlp", 137), ("lstm", 140), ("friedman", 61), ("cnn", 103), ("diabetes", 77)))),
-    *_cases("F28", ("data-not-shuffled",), ("shuffle",), *((program, "", sorted_by_class, 0) for program in ("mlp", "resnet", "cnn", "gru"))),
+              for program, t0 in (("mlp", 0), ("mlp", 137), ("lstm", 140), ("friedman", 61), ("encoder", 100), ("cancer", 60), ("autoencoder", 90),
+                                  ("cnn", 103), ("diabetes", 77)))),
+    *_cases("F28", ("data-not-shuffled",), ("shuffle",), *((program, "", sorted_by_class, 0) for program in ("mlp", "resnet", "encoder", "convnet", "cancer", "cnn", "gru"))),
     *_cases("F29", ("train-valid-leak",), ("duplicate", "split", "valid"),
-            *((program, "all", leaking(1.0), 0) for program in ("mlp", "friedman", "cnn")),
-            *((program, "half", leaking(0.5), 0) for program in ("lstm", "table"))),
+            *((program, "all", leaking(1.0), 0) for program in ("mlp", "friedman", "convnet", "autoencoder", "cnn")),
+            *((program, "half", leaking(0.5), 0) for program in ("lstm", "cancer", "table"))),
     *_cases("F30", ("inputs-collapsed",), ("input", "data", "batch"),
             *((program, f"t{t0}", zeros_from(t0), t0)
-              for program, t0 in (("mlp", 150), ("resnet", 90), ("lstm", 160), ("friedman", 120), ("cnn", 140), ("table", 100)))),
+              for program, t0 in (("mlp", 150), ("resnet", 90), ("lstm", 160), ("friedman", 120), ("convnet", 150), ("cancer", 100), ("autoencoder", 100),
+                                  ("cnn", 140), ("table", 100)))),
     *_cases("F31", ("softmax-before-cross-entropy",), ("softmax", "logits"),
-            *((program, "", with_softmax, 0) for program in ("mlp", "deep", "cnn", "vgg"))),
+            *((program, "", with_softmax, 0) for program in ("mlp", "deep", "cnn", "vgg")),
+            ("cancer", "sigmoid", with_sigmoid, 0)),
     *_cases("F32", ("wrong-loss",), ("cross", "shape", "loss"),
-            *((program, "softmax", squares_of_softmax, 0) for program in ("mlp", "deep", "cnn", "table")),
-            *((program, "sigmoid", squares_of_sigmoid, 0) for program in ("mlp", "lstm", "cnn", "gru")),
-            *((program, "binary", binary_for_each_class, 0) for program in ("mlp", "lstm", "cnn", "gru")),
+            *((program, "softmax", squares_of_softmax, 0) for program in ("mlp", "deep", "convnet", "encoder", "cnn", "table")),
+            *((program, "sigmoid", squares_of_sigmoid, 0) for program in ("mlp", "lstm", "convnet", "cnn", "gru")),
+            *((program, "binary", binary_for_each_class, 0) for program in ("mlp", "lstm", "convnet", "cnn", "gru")),
             *((program, "broadcast", broadcast_targets, 0) for program in ("friedman", "diabetes"))),
     *_cases("F33", ("summed-loss",), ("mean", "average", "loss"),
-            *((program, "", summed, 0) for program in ("mlp", "resnet", "vgg", "diabetes"))),
+            *((program, "", summed, 0) for program in ("mlp", "resnet", "cancer", "autoencoder", "vgg", "diabetes"))),
     *_cases("F34", ("loss-sign-flipped",), ("sign", "maximize", "negative"),
-            *((program, "loss", negated, 0) for program in ("mlp", "friedman", "cnn", "gru")),
-            *((program, "optimizer", maximized, 0) for program in ("mlp", "lstm", "vgg", "table"))),
+            *((program, "loss", negated, 0) for program in ("mlp", "friedman", "autoencoder", "convnet", "cnn", "gru")),
+            *((program, "optimizer", maximized, 0) for program in ("mlp", "lstm", "cancer", "encoder", "vgg", "table"))),
     *_cases("F35", ("targets-not-scaled",), ("target", "standard"),
-            *((program, "large", unscaled_targets(500.0, 5000.0), 0) for program in ("friedman", "diabetes")),
+            *((program, "large", unscaled_targets(500.0, 5000.0), 0) for program in ("friedman", "autoencoder", "diabetes")),
             *((program, "raw", unscaled_targets(77.0, 152.0), 0) for program in ("friedman", "diabetes"))),
     *_cases("F42b", ("overfitting",), ("stop", "regular", "data", "augment", "weight"),
             *((program, "", few_samples(num), 0)
-              for program, num in (("mlp", 100), ("deep", 150), ("lstm", 100), ("friedman", 60), ("cnn", 80), ("gru", 80), ("table", 150),
+              for program, num in (("mlp", 100), ("deep", 150), ("lstm", 100), ("friedman", 60), ("encoder", 100), ("convnet", 80),
+                                   ("cancer", 30), ("autoencoder", 40), ("cnn", 80), ("gru", 80), ("table", 150),
                                    ("diabetes", 40)))),
     *_cases("F42e", ("class-collapse",), ("weight", "sampl", "class"),
-            *((program, "", rare_classes, 0) for program in ("mlp", "deep", "lstm", "cnn", "gru", "table"))),
+            *((program, "", rare_classes, 0) for program in ("mlp", "deep", "lstm", "convnet", "encoder", "cancer", "cnn", "gru", "table"))),
 )  # fmt: skip

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from faults.case import Case, Change, replace_modules, weight_layers
 from faults.loop import Loop
+from faults.cases_rates import ADDED
 from faults.programs import PROGRAMS
 from faults.setting import Setting
 
@@ -75,21 +76,22 @@ def _t0_eval(program: str) -> int:
 
 
 CASES = (
-    *(Case("F36", program, ("missing-zero-grad",), never_zeroed, t0=1, remedies=("zero",)) for program in ("mlp", "lstm", "cnn", "table")),
+    *(Case("F36", program, ("missing-zero-grad",), never_zeroed, t0=1, remedies=("zero",)) for program in ("mlp", "lstm", *ADDED, "cnn", "table")),
     *(
         Case("F37", program, ("parameters-not-in-optimizer",), only_head, layers=layers, remedies=("optimizer",))
         for program, layers in (
-            ("mlp", ("fc1", "fc2")), ("resnet", ("stem",)), ("cnn", ("conv1", "conv2", "conv3")), ("gru", ("rnn",)),
+            ("mlp", ("fc1", "fc2")), ("resnet", ("stem",)), ("lstm", ("rnn",)), ("convnet", ("conv1", "conv2", "fc1")),
+            ("cancer", ("fc1", "fc2")), ("encoder", ("embed",)), ("cnn", ("conv1", "conv2", "conv3")), ("gru", ("rnn",)),
         )
     ),
     *(
         Case("F38", program, ("detached-graph",), cut_after(layer, t0), t0=t0, layers=(layer, f"{layer}.layer"),
              severity=f"t{t0}", remedies=("detach", "graph", "no_grad"))
         for program, layer, t0 in (
-            ("mlp", "fc2", 0), ("deep", "act6", 0), ("cnn", "conv2", 0), ("table", "act2", 60),
+            ("mlp", "fc2", 0), ("deep", "act6", 0), ("convnet", "conv2", 0), ("cancer", "act1", 80), ("autoencoder", "act2", 100), ("cnn", "conv2", 0), ("table", "act2", 60),
         )
     ),
-    *(Case("F39", program, ("stale-optimizer",), stale, remedies=("optimizer",)) for program in ("mlp", "lstm", "vgg", "gpt")),
+    *(Case("F39", program, ("stale-optimizer",), stale, remedies=("optimizer",)) for program in ("mlp", "lstm", "convnet", "autoencoder", "vgg", "gpt")),
     *(
         Case("F17", program, ("eval-mode-in-training",), evaluates_forever, t0=_t0_eval(program), remedies=("train()", "model.train"))
         for program in ("resnet", "vgg")

@@ -20,6 +20,8 @@ from faults.setting import Setting
 PLAIN_SGD = {"lr": 0.05, "momentum": 0.9}
 WARM_UP_STEPS = 30
 EARLY = ("learning-rate-decayed-early",)
+WARM_UP = ("missing-warmup", "learning-rate-too-high")  # a lower rate repairs it as well
+ADDED = ("encoder", "convnet", "cancer", "autoencoder")  # by version 2
 RNN = ("rnn", "rnn:0", "rnn:1")  # its outputs are the output and the last state
 
 
@@ -133,6 +135,16 @@ def post_norm(warm_up: int) -> Change:
     return apply
 
 
+def abrupt(factor: float) -> Change:
+    """F05: the rate is as high as its warm-up would have made possible, and there is none."""
+
+    def apply(setting: Setting) -> None:
+        setting.options["lr"] *= factor  # the twin's change was applied before, if there is one
+        setting.schedule = cosine(setting.num_steps)
+
+    return apply
+
+
 def _steps(program: str) -> int:
     torch.manual_seed(0)
     return PROGRAMS[program].make(0).num_steps
@@ -150,30 +162,35 @@ CASES = (
         Case("F01", program, ("learning-rate-too-high",), scale_rate(factor), severity=f"x{factor:g}")
         for program, factor in (
             ("mlp", 30.0), ("deep", 30.0), ("deep", 100.0), ("lstm", 100.0), ("friedman", 100.0), ("resnet", 300.0),
+            ("encoder", 100.0), ("convnet", 30.0), ("convnet", 100.0), ("cancer", 100.0), ("autoencoder", 30.0), ("autoencoder", 100.0),
             ("cnn", 30.0), ("cnn", 100.0), ("gpt", 100.0), ("gru", 100.0), ("table", 100.0), ("diabetes", 100.0),
         )
     ),
-    *(_jumps(program) for program in ("mlp", "deep", "lstm", "friedman", "cnn", "gpt", "gru", "table")),
+    *(_jumps(program) for program in (*ADDED, "mlp", "deep", "lstm", "friedman", "cnn", "gpt", "gru", "table")),
     *(
         Case("F03", program, ("learning-rate-too-low",), scale_rate(1 / factor), severity=f"by{factor:g}")
         for program, factor in (
             ("mlp", 1e3), ("mlp", 1e4), ("deep", 1e3), ("resnet", 1e3), ("lstm", 1e3), ("friedman", 1e3),
+            *((program, 1e3) for program in ADDED),
             ("cnn", 1e3), ("cnn", 1e4), ("vgg", 1e3), ("gpt", 1e3), ("gru", 1e3), ("table", 1e3), ("diabetes", 1e3),
         )
     ),
     *(
         Case("F04", program, EARLY, decays(0.9), t0=44, severity="exponential", repair=repair_schedule)
-        for program in ("mlp", "deep", "friedman", "cnn", "gru", "diabetes")
+        for program in ("mlp", "deep", "friedman", "convnet", "autoencoder", "cnn", "gru", "diabetes")
     ),
     *(
         Case("F04", program, EARLY, ends_early(40), t0=38, severity="cosine", repair=repair_schedule)
-        for program in ("lstm", "mlp", "gpt", "table")
+        for program in ("lstm", "mlp", "cancer", "gpt", "table")
     ),
-    # a lower rate repairs it as well
-    Case("F05", "gpt", ("learning-rate-too-high",), post_norm(1), twin=post_norm(WARM_UP_STEPS)),
+    Case("F05", "gpt", WARM_UP, post_norm(1), twin=post_norm(WARM_UP_STEPS)),
+    *(
+        Case("F05", "encoder", WARM_UP, abrupt(factor), twin=scale_rate(factor), severity=f"x{factor:g}")
+        for factor in (2.0, 3.0)
+    ),
     *(
         Case("F06", program, ("momentum-too-high",), set_options(momentum=0.99), twin=twin)
-        for program, twin in (("mlp", None), ("resnet", None), ("diabetes", None), ("cnn", plain_sgd))
+        for program, twin in (("mlp", None), ("resnet", None), ("cancer", None), ("convnet", plain_sgd), ("diabetes", None), ("cnn", plain_sgd))
     ),
     *(
         Case("F16", program, ("exploding-gradients",), vanilla(3.0, None), layers=RNN, twin=vanilla(1.0, 1.0))
@@ -181,24 +198,24 @@ CASES = (
     ),
     *(
         Case("F40", program, ("optimizer-epsilon",), set_options(eps=eps), severity=f"{eps:g}")
-        for program, eps in (("deep", 1.0), ("lstm", 1.0), ("friedman", 10.0), ("cnn", 1.0), ("gpt", 0.1), ("gru", 1.0))
+        for program, eps in (("deep", 1.0), ("lstm", 1.0), ("friedman", 10.0), ("encoder", 1.0), ("convnet", 1.0), ("autoencoder", 1.0), ("cnn", 1.0), ("gpt", 0.1), ("gru", 1.0))
     ),
     *(
         Case("F42a", program, ("over-regularized",), set_options(weight_decay=decay), severity=f"decay{decay:g}")
         for program, decay in (
-            ("mlp", 0.3), ("resnet", 0.3), ("deep", 0.1), ("lstm", 0.3), ("cnn", 0.3), ("gru", 0.3), ("diabetes", 0.6),
+            ("mlp", 0.3), ("resnet", 0.3), ("deep", 0.1), ("lstm", 0.3), ("convnet", 0.1), ("cancer", 0.6), ("autoencoder", 0.1), ("cnn", 0.3), ("gru", 0.3), ("diabetes", 0.6),
         )
     ),
     *(
         Case("F42a", program, ("over-regularized",), drops(0.9), severity="dropout0.9")
-        for program in ("mlp", "deep", "cnn", "table")
+        for program in ("mlp", "deep", "autoencoder", "cnn", "table")
     ),
     *(
         Case("F42c", program, ("batch-too-small",), batch_of(1), severity="batch1")
-        for program in ("mlp", "lstm", "deep", "gru", "diabetes", "cnn")
+        for program in ("mlp", "lstm", "deep", "convnet", "cancer", "gru", "diabetes", "cnn")
     ),
     *(
         Case("F42d", program, ("clipping-too-tight",), clipped_at(1e-3), severity="norm1e-3", twin=twin)
-        for program, twin in (("mlp", None), ("resnet", None), ("diabetes", None), ("cnn", plain_sgd))
+        for program, twin in (("mlp", None), ("resnet", None), ("cancer", None), ("convnet", plain_sgd), ("diabetes", None), ("cnn", plain_sgd))
     ),
 )  # fmt: skip

@@ -158,6 +158,9 @@ HIDDEN = {
     "deep": tuple(f"fc{number}" for number in range(1, 9)),
     "friedman": ("fc1", "fc2"),
     "resnet": ("stem", "blocks.1.shortcut", "blocks.2.shortcut"),
+    "convnet": ("conv1", "conv2", "fc1"),
+    "cancer": ("fc1", "fc2"),
+    "autoencoder": ("fc1", "fc2", "fc3"),
     "cnn": ("conv1", "conv2", "conv3"),
     "diabetes": ("fc1", "fc2"),
     "table": ("fc1", "fc2", "fc3"),
@@ -175,33 +178,36 @@ def _cases(fault: str, rule: str, remedies: tuple[str, ...], *places: tuple[str,
 
 CASES = (
     *_cases("F07", "constant-initialization", INITIALISE,
-            *((program, "", constant_weights(0.05), HIDDEN[program], 0) for program in ("mlp", "deep", "friedman", "cnn", "diabetes"))),
+            *((program, "", constant_weights(0.05), HIDDEN[program], 0)
+              for program in ("mlp", "deep", "friedman", "convnet", "cancer", "autoencoder", "cnn", "diabetes"))),
     *_cases("F08", "initialization-too-large", INITIALISE,
-            *((program, "all", scaled_hidden(10.0), HIDDEN[program], 0) for program in ("mlp", "deep", "resnet", "friedman", "cnn", "diabetes")),
+            *((program, "all", scaled_hidden(10.0), HIDDEN[program], 0) for program in ("mlp", "deep", "resnet", "friedman", "convnet", "cancer", "autoencoder", "cnn", "diabetes")),
             ("deep", "one", scaled_layer("fc2", 20.0), ("fc2", "act2"), 0), ("diabetes", "one", scaled_layer("fc2", 40.0), ("fc2", "act2"), 0)),
     *_cases("F09", "initialization-too-small", INITIALISE,
-            *((program, "all", scaled_hidden(0.1), HIDDEN[program], 0) for program in ("mlp", "deep", "friedman", "cnn", "diabetes"))),
+            *((program, "all", scaled_hidden(0.1), HIDDEN[program], 0)
+              for program in ("mlp", "deep", "friedman", "convnet", "cancer", "autoencoder", "cnn", "diabetes"))),
     *_cases("F10", "head-initialization", INITIALISE,
             *((program, "x50", scaled_head(50.0), ("head",), 0)
-              for program in ("mlp", "deep", "resnet", "lstm", "friedman", "cnn", "vgg", "gpt", "gru", "table")),
-            *((program, "bias", sure_of_one_class, ("head",), 0) for program in ("mlp", "deep", "cnn", "gru"))),
+              for program in ("mlp", "deep", "resnet", "lstm", "friedman", "encoder", "convnet", "cancer", "cnn", "vgg", "gpt", "gru", "table")),
+            *((program, "bias", sure_of_one_class, ("head",), 0) for program in ("mlp", "deep", "convnet", "cnn", "gru"))),
     *_cases("F11", "dead-units", ("learning rate", "initialis", "LeakyReLU"),
             *((program, f"t{t0}", dead_from(layer, t0), (layer, act), t0)
               for program, layer, act, t0 in (("mlp", "fc2", "act2", 0), ("mlp", "fc2", "act2", 120), ("friedman", "fc1", "act1", 90),
+                                              ("convnet", "conv2", "relu:1", 0), ("convnet", "fc1", "relu:2", 120), ("cancer", "fc2", "act2", 80),
                                               ("cnn", "conv2", "relu2", 0), ("cnn", "conv3", "relu3", 130)))),
     *_cases("F12", "saturated-activations", ("learning rate", "norm", "activation", "initialis"),
             *((program, f"t{t0}", saturated_from(t0, *(f"fc{number}" for number in numbers)),
                tuple(f"{kind}{number}" for number in numbers for kind in ("fc", "act")), t0)
               for program, numbers, t0 in (("deep", range(2, 7), 150), ("deep", range(1, 9), 80), ("diabetes", (1, 2), 60)))),
     *_cases("F13", "vanishing-gradients", ("activation", "shortcut", "norm"),
-            *((program, "", deep(8, nn.Sigmoid), (), 0) for program in ("mlp", "deep", "diabetes")),
+            *((program, "", deep(8, nn.Sigmoid), (), 0) for program in ("mlp", "deep", "cancer", "diabetes")),
             *((program, "12", deep(12, nn.Sigmoid), (), 0) for program in ("mlp", "table"))),
     *_cases("F14", "missing-nonlinearity", ("nonlinear", "ReLU"),
             *((program, "", replaced(ACTIVATIONS, nn.Identity), (), 0)
-              for program in ("mlp", "deep", "resnet", "friedman", "cnn", "vgg", "table", "diabetes"))),
+              for program in ("mlp", "deep", "resnet", "friedman", "autoencoder", "cnn", "vgg", "table", "diabetes"))),
     *_cases("F15", "softmax-in-hidden-layer", ("activation", "softmax"),
             *((program, "", replaced(ACTIVATIONS, lambda: nn.Softmax(1)), (), 0)
-              for program in ("mlp", "deep", "friedman", "cnn", "table", "diabetes"))),
+              for program in ("mlp", "deep", "friedman", "cancer", "autoencoder", "cnn", "table", "diabetes"))),
     *_cases("F19", "batchnorm-batch-too-small", ("batch", "norm"),
             *((program, str(size), batches_of(size), (), 0) for program, size in (("resnet", 2), ("resnet", 1), ("vgg", 2), ("vgg", 1)))),
     *_cases("F20", "batchnorm-statistics-frozen", ("momentum", "statistics"),
@@ -215,10 +221,10 @@ CASES = (
     *(
         Case("F41a", program, ("fp16-overflow",), overflowing(layer, t0), t0=t0, layers=(layer,), severity=f"t{t0}",
              remedies=("bfloat16", "autocast"), twin=in_half)
-        for program, layer, t0 in (("mlp", "fc2", 120), ("friedman", "fc1", 75), ("cnn", "conv2", 110), ("diabetes", "fc2", 66))
+        for program, layer, t0 in (("mlp", "fc2", 120), ("friedman", "fc1", 75), ("convnet", "fc1", 100), ("autoencoder", "fc3", 80), ("cnn", "conv2", 110), ("diabetes", "fc2", 66))
     ),
     *(
         Case("F41b", program, ("fp16-underflow",), tiny_loss(1e-6), remedies=("scale", "GradScaler", "bfloat16"), twin=in_half)
-        for program in ("mlp", "friedman", "cnn", "diabetes")
+        for program in ("mlp", "friedman", "convnet", "autoencoder", "cnn", "diabetes")
     ),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The healthy controls H01 to H18, each on a program of either half: trainings that go well and look ill to naive rules.
+"""The healthy controls H01 to H18, each on programs of both halves: trainings that go well and look ill to naive rules.
 
 No idea of rules. The catalogue stands in `../shared/research/diagnosis.md`, section 6; H00 is each program as it is.
 """
@@ -161,25 +161,25 @@ def _small_batch(setting: Setting) -> None:
     _stretch(setting, 2)
 
 
-PLACES: tuple[tuple[str, Change, tuple[str, str]], ...] = (
-    ("H01", _sparse, ("mlp", "cnn")),
-    ("H02", _warm_up, ("deep", "gru")),
-    ("H03", _one_cycle, ("mlp", "cnn")),
-    ("H04", _fine_tuned, ("mlp", "cnn")),
-    ("H05", _dropout, ("mlp", "table")),
+PLACES: tuple[tuple[str, Change, tuple[str, ...]], ...] = (
+    ("H01", _sparse, ("mlp", "convnet", "cancer", "cnn")),
+    ("H02", _warm_up, ("deep", "convnet", "cancer", "gru")),
+    ("H03", _one_cycle, ("mlp", "convnet", "cancer", "cnn")),
+    ("H04", _fine_tuned, ("mlp", "convnet", "cnn")),
+    ("H05", _dropout, ("mlp", "autoencoder", "table")),
     ("H06", _unchanged, ("deep", "gpt")),
     ("H07", _unchanged, ("resnet", "vgg")),
-    ("H08", _loose_clip, ("lstm", "gru")),
+    ("H08", _loose_clip, ("lstm", "encoder", "gru")),
     ("H09", _zero_gamma, ("resnet", "gpt")),
-    ("H10", _label_smoothing, ("mlp", "cnn")),
-    ("H11", _imbalanced, ("mlp", "table")),
-    ("H12", _few_samples, ("mlp", "diabetes")),
-    ("H13", _converged, ("mlp", "table")),
-    ("H14", _restarts, ("friedman", "cnn")),
-    ("H15", _accumulating, ("mlp", "gru")),
-    ("H16", _mixed_precision, ("mlp", "table")),
-    ("H17", _full_batch, ("mlp", "table")),
-    ("H18", _small_batch, ("friedman", "table")),
+    ("H10", _label_smoothing, ("mlp", "encoder", "cnn")),
+    ("H11", _imbalanced, ("mlp", "convnet", "table")),
+    ("H12", _few_samples, ("mlp", "convnet", "cancer", "diabetes")),
+    ("H13", _converged, ("mlp", "convnet", "autoencoder", "table")),
+    ("H14", _restarts, ("friedman", "convnet", "autoencoder", "cnn")),
+    ("H15", _accumulating, ("mlp", "encoder", "cancer", "gru")),
+    ("H16", _mixed_precision, ("mlp", "convnet", "autoencoder", "table")),
+    ("H17", _full_batch, ("mlp", "convnet", "cancer", "table")),
+    ("H18", _small_batch, ("friedman", "convnet", "cancer", "encoder", "table")),
 )
 
 CONTROLS: dict[str, Control] = {

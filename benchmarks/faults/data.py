@@ -63,6 +63,15 @@ def diabetes() -> Data:
     return Data(torch.tensor(found.data, dtype=torch.float32), torch.tensor(found.target, dtype=torch.float32)[:, None])
 
 
+@functools.cache
+def cancer() -> Data:
+    """569 biopsies with 30 measurements; the target is (N, 1), 1 for benign."""
+    from sklearn.datasets import load_breast_cancer
+
+    found = load_breast_cancer()
+    return Data(torch.tensor(found.data, dtype=torch.float32), torch.tensor(found.target, dtype=torch.float32)[:, None])
+
+
 def friedman(seed: int) -> Data:
     """2,000 samples of Friedman's first regression, 10 features in [0, 1], target (N, 1) around 14."""
     from sklearn.datasets import make_friedman1

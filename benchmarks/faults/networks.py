@@ -122,3 +122,34 @@ class GPT(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.tokens(x) + self.positions[: x.shape[1]]
         return self.head(self.norm(self.blocks(x))).transpose(1, 2)
+
+
+class Encoder(nn.Module):
+    """PyTorch's own transformer encoder over rows (N, T, F), their mean, and a linear layer."""
+
+    def __init__(self, features: int, length: int, width: int, num_blocks: int, num_classes: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(features, width)
+        self.positions = nn.Parameter(0.02 * torch.randn(length, width))
+        block = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(block, num_blocks, enable_nested_tensor=False)
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(self.embed(x) + self.positions).mean(1))
+
+
+class ConvNet(nn.Module):
+    """A tutorial's network: two convolutions, pooling, two linear layers, nonlinearities called as functions."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 8, 3, padding=1)
+        self.conv2 = nn.Conv2d(8, 16, 3, padding=1)
+        self.fc1 = nn.Linear(16 * 2 * 2, 48)
+        self.head = nn.Linear(48, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.max_pool2d(nn.functional.relu(self.conv1(x)), 2)
+        x = nn.functional.max_pool2d(nn.functional.relu(self.conv2(x)), 2)
+        return self.head(nn.functional.relu(self.fc1(x.flatten(1))))

@@ -1,4 +1,4 @@
-"""The programs: eleven small trainings that go well, in two halves. Thresholds of rules are chosen on the tuning half only.
+"""The programs: fifteen small trainings that go well, in two halves. Thresholds of rules are chosen on the tuning half only.
 
 No idea of faults.
 """
@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from faults import data
-from faults.networks import GPT, Recurrent, ResNet, mlp
-from faults.setting import Data, Program, Setting, accuracy, r_squared
+from faults.networks import GPT, ConvNet, Encoder, Recurrent, ResNet, mlp
+from faults.setting import Data, Program, Setting, accuracy, binary_accuracy, r_squared
 
 CONTEXT = 24  # characters
 
@@ -102,6 +102,39 @@ def make_friedman(seed: int) -> Setting:
     )
 
 
+def make_encoder(seed: int) -> Setting:
+    """PyTorch's transformer encoder (normalized after its sums) over the rows of the digits, Adam with warm-up."""
+    return _classifier(
+        Encoder(8, 8, 24, 4, 10), _digits(seed), optimizer=torch.optim.Adam, options={"lr": 6e-3}, num_steps=240,
+        eval_every=30, schedule=cosine(240, warm_up=40),
+    )  # fmt: skip
+
+
+def make_convnet(seed: int) -> Setting:
+    """Convolutions with pooling and ReLU, all but the weights functional, Adam, digits."""
+    parts = tuple(Data(part.x[:, None], part.y) for part in _digits(seed))
+    return _classifier(ConvNet(), parts, optimizer=torch.optim.Adam, options={"lr": 2e-3})
+
+
+def make_cancer(seed: int) -> Setting:
+    """Two classes by one logit: ReLU, SGD with momentum on 569 biopsies."""
+    found = data.cancer()
+    parts = data.standardized(data.split(found.x, found.y, seed, 380, 90), per_feature=True)
+    return Setting(
+        mlp([30, 32, 32, 1], nn.ReLU), nn.BCEWithLogitsLoss(), *parts, binary_accuracy, torch.optim.SGD,
+        {"lr": 0.02, "momentum": 0.9}, batch_size=20, num_steps=240, eval_every=24,
+    )  # fmt: skip
+
+
+def make_autoencoder(seed: int) -> Setting:
+    """Digits through a bottleneck and back: ReLU, Adam, squared error."""
+    x = data.digits().x.flatten(1) / 8 - 1
+    parts = data.split(x, x, seed, 1200, 250)
+    return Setting(
+        mlp([64, 64, 12, 64, 64], nn.ReLU), nn.MSELoss(), *parts, r_squared, torch.optim.Adam, {"lr": 3e-3}
+    )
+
+
 def make_cnn(seed: int) -> Setting:
     """Convolutions with ReLU and dropout, Adam, MNIST."""
     model = nn.Sequential()
@@ -182,6 +215,10 @@ PROGRAMS = {
         Program("resnet", "tuning", make_resnet),
         Program("lstm", "tuning", make_lstm),
         Program("friedman", "tuning", make_friedman),
+        Program("encoder", "tuning", make_encoder),
+        Program("convnet", "tuning", make_convnet),
+        Program("cancer", "tuning", make_cancer),
+        Program("autoencoder", "tuning", make_autoencoder),
         Program("cnn", "test", make_cnn),
         Program("vgg", "test", make_vgg),
         Program("gpt", "test", make_gpt),

@@ -43,6 +43,11 @@ def accuracy(outputs: Tensor, targets: Tensor) -> float:
     return float((outputs.argmax(1) == targets).float().mean())
 
 
+def binary_accuracy(outputs: Tensor, targets: Tensor) -> float:
+    """Return the share of right answers; outputs are logits (N, 1), targets 0 or 1 (N, 1)."""
+    return float(((outputs > 0) == (targets > 0.5)).float().mean())
+
+
 def r_squared(outputs: Tensor, targets: Tensor) -> float:
     """Return the explained share of the variance, not below -1."""
     left = (outputs - targets).square().mean() / (targets - targets.mean()).square().mean()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
 
+from actograph.callbacks.activation_stats import ActivationStats
+from actograph.learner import Learner
 from actograph.rules.class_collapse import ClassCollapse
 from actograph.rules.diagnose import diagnose
 from actograph.rules.inputs_collapsed import InputsCollapsed
@@ -23,6 +28,7 @@ from actograph.rules.summed_loss import SummedLoss
 from actograph.rules.targets_not_scaled import TargetsNotScaled
 from actograph.rules.train_valid_leak import TrainValidLeak
 from actograph.rules.wrong_loss import WrongLoss
+from actograph.runlog.view import RunView
 from actograph.testing.rules import check_rule
 from tests.rules.watched import (
     BATCH,
@@ -439,3 +445,29 @@ def test_no_rule_of_these_speaks_about_another_ones_fault() -> None:
         if rule.id != rule_id:
             found = [one for one in rule.check(run.view) if isinstance(one, Finding)]
             assert not [one for one in found if one.severity >= Severity.WARNING], (run.name, found)
+
+
+def learned(train: Data, **options: Any) -> RunView:
+    """A fit of our own `Learner`, in which no loss function is seen but the one that it was given."""
+    valid = clusters(200, 2, 0.6)
+    first, second = (
+        DataLoader(TensorDataset(*part), BATCH, shuffle=True, generator=torch.Generator().manual_seed(0))
+        for part in (train, valid)
+    )
+    stats = ActivationStats(budget=None)
+    factory = functools.partial(torch.optim.Adam, **options)
+    learn = Learner(classifier(), (first, second), functional.cross_entropy, opt_func=factory, callbacks=[stats])
+    learn.fit(3, lr=1e-2)
+    return stats.view
+
+
+@pytest.mark.parametrize(("train", "options", "expected"), [
+    (noisy(0.5), {}, ["label-noise"]),
+    (clusters(1200, 1, 0.6), {"maximize": True}, ["loss-sign-flipped"]),
+    (clusters(1200, 1, 0.6), {}, []),
+])  # fmt: skip
+def test_the_learner_says_what_a_backward_begins_with(
+    train: Data, options: dict[str, Any], expected: list[str]
+) -> None:
+    diagnosis = diagnose(learned(train, **options))
+    assert [finding.rule for finding in diagnosis.at_least(Severity.WARNING)] == expected

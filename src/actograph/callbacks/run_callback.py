@@ -99,10 +99,10 @@ class RunCallback(Callback):
         """Note the training loss, and what came of a batch in either phase."""
         if not self._is_fitting:
             return
+        self._note_targets(loop)
         if loop.progress.phase is Phase.TRAIN:
             self.recording.loss(loop.batch.loss)
-            self.recording.before_backward()
-        self._note_targets(loop)
+            self.recording.before_backward(loop.batch.loss)
 
     def before_batch(self, loop: Loop) -> None:
         """Count the steps that were left out so far."""

@@ -228,9 +228,14 @@ class Recording:
         self._usual_loss = loss if usual is None else usual + LOSS_MEMORY * (loss - usual)
         return usual is not None and loss - usual > STRANGE_RISE * abs(usual)
 
-    def before_backward(self) -> None:
-        """Say that a backward is about to begin; where nobody does, gradients left over are not looked for."""
+    def before_backward(self, loss: Tensor | None = None) -> None:
+        """Say that a backward is about to begin, and with which number where `see_loss` is not going to say it.
+
+        Where nobody does, gradients left over are not looked for.
+        """
         self._facts.before_backward()
+        if loss is not None and self._loss_pacer.records_now:
+            self._facts.note_backward(loss, self._step)
 
     def targets(self, outputs: object, targets: object, ignored: int = NO_CLASS) -> None:
         """Say what a cross-entropy was given: logits (N, C, ...), class numbers (N, ...), and the one it leaves out."""
