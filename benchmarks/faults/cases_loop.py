@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from faults.case import Case, Change, replace_modules, weight_layers
 from faults.loop import Loop
-from faults.cases_rates import ADDED
+from faults.cases_rates import ADDED, RNN
 from faults.programs import PROGRAMS
 from faults.setting import Setting
 
@@ -80,8 +80,8 @@ CASES = (
     *(
         Case("F37", program, ("parameters-not-in-optimizer",), only_head, layers=layers, remedies=("optimizer",))
         for program, layers in (
-            ("mlp", ("fc1", "fc2")), ("resnet", ("stem",)), ("lstm", ("rnn",)), ("convnet", ("conv1", "conv2", "fc1")),
-            ("cancer", ("fc1", "fc2")), ("encoder", ("embed",)), ("cnn", ("conv1", "conv2", "conv3")), ("gru", ("rnn",)),
+            ("mlp", ("fc1", "fc2")), ("resnet", ("stem",)), ("lstm", RNN), ("convnet", ("conv1", "conv2", "fc1")),
+            ("cancer", ("fc1", "fc2")), ("encoder", ("embed",)), ("cnn", ("conv1", "conv2", "conv3")), ("gru", RNN),
         )
     ),
     *(

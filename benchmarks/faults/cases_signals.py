@@ -193,7 +193,7 @@ CASES = (
     *_cases("F11", "dead-units", ("learning rate", "initialis", "LeakyReLU"),
             *((program, f"t{t0}", dead_from(layer, t0), (layer, act), t0)
               for program, layer, act, t0 in (("mlp", "fc2", "act2", 0), ("mlp", "fc2", "act2", 120), ("friedman", "fc1", "act1", 90),
-                                              ("convnet", "conv2", "relu:1", 0), ("convnet", "fc1", "relu:2", 120), ("cancer", "fc2", "act2", 80),
+                                              ("convnet", "conv2", "relu[1]", 0), ("convnet", "fc1", "relu[2]", 120), ("cancer", "fc2", "act2", 80),
                                               ("cnn", "conv2", "relu2", 0), ("cnn", "conv3", "relu3", 130)))),
     *_cases("F12", "saturated-activations", ("learning rate", "norm", "activation", "initialis"),
             *((program, f"t{t0}", saturated_from(t0, *(f"fc{number}" for number in numbers)),

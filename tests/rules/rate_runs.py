@@ -37,6 +37,7 @@ class RateRun:
     cut_value: float | None = None
     pretrained: int = 0  # steps at the usual rate that are not recorded
     recurrent_gain: float | None = None  # a plain recurrent network in the place of the perceptron
+    blocks: int = 0  # of a transformer in the place of the perceptron
     seed: int = 0
     watched: tuple[tuple[str, Any], ...] = (("budget", None),)
 
@@ -58,7 +59,7 @@ class RateRun:
 def _trained(run: RateRun) -> RunView:
     torch.manual_seed(run.seed)
     centers = torch.randn(CLASSES, FEATURES)
-    model = _recurrent(run.recurrent_gain) if run.recurrent_gain is not None else _perceptron(run.dropout)
+    model = _model(run)
     if run.pretrained:
         _train(
             run.but(steps=run.pretrained, schedule=lambda step: 1.0),
@@ -88,6 +89,12 @@ def _train(run: RateRun, model: nn.Module, centers: Tensor, optimizer: torch.opt
         optimizer.zero_grad()
 
 
+def _model(run: RateRun) -> nn.Module:
+    if run.blocks:
+        return Attending(run.blocks)
+    return _recurrent(run.recurrent_gain) if run.recurrent_gain is not None else _perceptron(run.dropout)
+
+
 def _perceptron(dropout: float) -> nn.Module:
     layers: list[nn.Module] = []
     for number in range(2):
@@ -106,6 +113,20 @@ class Last(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         return self.head(self.rnn(x.view(len(x), -1, 2))[0][:, -1])
+
+
+class Attending(nn.Module):
+    """A transformer that normalizes behind its sums, over the features, two at a time, and a linear layer on the mean."""
+
+    def __init__(self, num_blocks: int) -> None:
+        super().__init__()
+        block = nn.TransformerEncoderLayer(WIDTH, 2, WIDTH, dropout=0.0, batch_first=True)
+        self.embed = nn.Linear(5, WIDTH)
+        self.encoder = nn.TransformerEncoder(block, num_blocks, enable_nested_tensor=False)
+        self.head = nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.head(self.encoder(self.embed(x.view(len(x), -1, 5))).mean(1))
 
 
 def _recurrent(gain: float) -> nn.Module:

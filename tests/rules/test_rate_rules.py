@@ -14,12 +14,13 @@ from actograph.rules.exploding_gradients import ExplodingGradients
 from actograph.rules.learning_rate_decayed_early import LearningRateDecayedEarly
 from actograph.rules.learning_rate_too_high import LearningRateTooHigh
 from actograph.rules.learning_rate_too_low import LearningRateTooLow
+from actograph.rules.missing_warmup import MissingWarmup
 from actograph.rules.momentum_too_high import MomentumTooHigh
 from actograph.rules.optimizer_epsilon import OptimizerEpsilon
 from actograph.rules.over_regularized import OverRegularized
 from actograph.rules.rule import Finding, Remedy, Rule, Severity
 from actograph.testing.rules import check_catches, check_rule, check_silent
-from tests.rules.rate_runs import BASE, HEALTHY, RateRun, restarts
+from tests.rules.rate_runs import BASE, HEALTHY, RateRun, restarts, warm_up
 
 pytestmark = pytest.mark.xdist_group("rates")  # one process trains what they share
 
@@ -57,17 +58,28 @@ CUT = BASE.but(name="values cut", cut_value=1e-5)
 DECAY = BASE.but(name="decay", options={"weight_decay": 1.0})
 DROPPED = BASE.but(name="dropped", dropout=0.95)
 SINGLE = BASE.but(name="batches of one", batch=1, options={"lr": 0.1}, spread=2.0)
+STUCK = BASE.adam(lr=0.2).but(name="Adam, clipped, does not rise", clip=1.0)
+ABRUPT = BASE.adam(lr=2e-2).but(name="a transformer at once", blocks=3, steps=80)
 EXPLODES = BASE.but(name="explodes", recurrent_gain=3.0)
 
 SICK: dict[str, tuple[Rule, list[RateRun], list[RateRun]]] = {
     "high": (
         LearningRateTooHigh(),
-        [HIGH, DEAD, JUMPED],
+        [HIGH, DEAD, JUMPED, STUCK],
         [
             BASE.but(name="a jump of three that does no harm", schedule=jumps(3.0)),
             BASE.but(name="high but learns", options={"lr": 0.15}),
             BASE.but(name="restarts from high", options={"lr": 0.3}, schedule=restarts),
             LOW,
+        ],
+    ),
+    "warm-up": (
+        MissingWarmup(),
+        [ABRUPT],
+        [
+            ABRUPT.but(name="with a warm-up", schedule=warm_up),
+            ABRUPT.but(name="a transformer that learns at once", options={"lr": 3e-3}),
+            BASE.adam(lr=2e-2).but(name="no attention"),
         ],
     ),
     "low": (
@@ -144,6 +156,8 @@ def test_nothing_is_said_of_healthy_trainings(run: RateRun) -> None:
         (HIGH, "learning-rate-too-high", 0, "lr"),
         (DEAD, "learning-rate-too-high", 0, "lr"),
         (JUMPED, "learning-rate-too-high", JUMP, "lr"),
+        (STUCK, "learning-rate-too-high", 0, "lr"),
+        (ABRUPT, "missing-warmup", 0, "warmup_steps"),
         (LOW, "learning-rate-too-low", 0, "lr"),
         (LOW_ADAM, "learning-rate-too-low", 0, "lr"),
         (DECAYED, "learning-rate-decayed-early", 29, "lr"),

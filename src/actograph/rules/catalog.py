@@ -34,6 +34,7 @@ from actograph.rules.loss_not_decreasing import LossNotDecreasing
 from actograph.rules.loss_sign_flipped import LossSignFlipped
 from actograph.rules.missing_nonlinearity import MissingNonlinearity
 from actograph.rules.missing_normalization import MissingNormalization
+from actograph.rules.missing_warmup import MissingWarmup
 from actograph.rules.missing_zero_grad import MissingZeroGrad
 from actograph.rules.momentum_too_high import MomentumTooHigh
 from actograph.rules.non_finite_input import NonFiniteInput
@@ -68,6 +69,7 @@ DEFAULT_RULES: tuple[Rule, ...] = (
     DataNotShuffled(),
     LabelNeverSeen(),
     InputsCollapsed(),
+    MissingWarmup(),
     ExplodingGradients(),
     MomentumTooHigh(),
     BatchTooSmall(),

@@ -25,7 +25,15 @@ class DataNotShuffled(Rule):
     """
 
     id: ClassVar[str] = "data-not-shuffled"
-    leads_to: ClassVar[tuple[str, ...]] = ("labels-misaligned", "overfitting", "class-collapse")
+    leads_to: ClassVar[tuple[str, ...]] = (
+        "labels-misaligned",
+        "overfitting",
+        "class-collapse",
+        "learning-rate-too-high",  # each new class throws the loss up
+        "momentum-too-high",
+        "dead-units",
+        "saturated-activations",
+    )
     measured: ClassVar[str] = (
         "Labels of recorded batches: the share of pairs of samples in a batch with the same label, beside that share over"
         " all batches together; and whether labels ascend in a batch. Sorted: 80 % of the pairs alike where at most half"

@@ -16,9 +16,13 @@ NO_FACTS = "no facts were recorded; a run of an older version has none"
 
 
 def layer_of(view: RunView, name: str) -> str | None:
-    """Return the recorded layer that a module's name, or its parameter's, stands for; None where it was not recorded."""
+    """Return the recorded layer that a module's name, or its parameter's, stands for; None where it was not recorded.
+
+    Of a module with several outputs that is the first one.
+    """
     names = {info.name for info in view.layers}
-    return next((one for one in (name, name.rpartition(".")[0] or "model") if one in names), None)
+    module = name.rpartition(".")[0] or "model"
+    return next((one for one in (name, module, f"{name}:0", f"{module}:0") if one in names), None)
 
 
 def steps_of(view: RunView, fact: Fact, first_step: int | None = None) -> tuple[int, int]:

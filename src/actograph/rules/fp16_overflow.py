@@ -33,6 +33,7 @@ class Fp16Overflow(Rule):
     leads_to: ClassVar[tuple[str, ...]] = (
         "labels-misaligned",
         "non-finite-loss",
+        "learning-rate-too-high",
         "dead-units",
         "saturated-activations",
     )

@@ -80,6 +80,16 @@ def is_normalized_first(view: RunView) -> bool:
     return False
 
 
+def is_normalized_input(view: RunView) -> bool:
+    """Tell whether a norm is the first layer with parameters, or stands in front of it."""
+    for info in view.layers:
+        if info.kind.startswith(NORMS):
+            return True
+        if info.num_parameters:
+            return False
+    return False
+
+
 def has_bad_input(view: RunView) -> bool:
     """Tell whether inputs were constant or not finite: then nothing can be said of how labels fit them."""
     facts = (*view.facts.of(FactKind.CONSTANT_INPUT), *view.facts.of(FactKind.NON_FINITE_INPUT))

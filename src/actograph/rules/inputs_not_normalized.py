@@ -12,9 +12,9 @@ from typing import ClassVar
 import numpy as np
 
 from actograph.rules.advice import number
-from actograph.rules.given import InputScale, input_scale, is_normalized_first
+from actograph.rules.given import InputScale, input_scale, is_normalized_first, is_normalized_input
 from actograph.rules.losses import MIN_BLOCK, LossCurve, loss_curve
-from actograph.rules.outcomes import outcomes_of
+from actograph.rules.outcomes import chance_loss
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.runlog.facts import FactKind
 from actograph.runlog.view import RunView
@@ -31,6 +31,7 @@ class _Scale:
     size: float  # root mean square
     evidence: dict[str, float | str]
     is_large: bool
+    is_uneven: bool = False  # one feature beside the others
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class InputsNotNormalized(Rule):
         "initialization-too-large",
         "initialization-too-small",
         "learning-rate-too-low",
+        "labels-misaligned",
+        "label-noise",
     )
     measured: ClassVar[str] = (
         "Root mean square of all values of the first model's input, and the spread of each column of a table. Off: above"
@@ -103,7 +106,7 @@ class InputsNotNormalized(Rule):
             yield self.abstain(NOTHING_RECORDED)
             return
         off = self._off(view, scale)
-        if off is None or is_normalized_first(view) or _is_scaled_inside(view, scale, is_large=off.is_large):
+        if off is None or _is_mended(view, scale, off):
             return
         bad = view.scalar("loss").first_non_finite
         curve = loss_curve(view)
@@ -151,6 +154,7 @@ class InputsNotNormalized(Rule):
                     scale.rms,
                     {"feature": float(column), "times_the_median": ratio},
                     is_large=True,
+                    is_uneven=True,
                 )
         if scale.rms >= self.large:
             return _Scale(
@@ -168,7 +172,7 @@ class InputsNotNormalized(Rule):
 
     def _harm(self, view: RunView, curve: LossCurve, off: _Scale) -> str:
         """Return how the training suffers in words, empty where it does not."""
-        chance = _chance_loss(view) or abs(float(np.median(curve.values[:MIN_BLOCK])))
+        chance = chance_loss(view) or abs(float(np.median(curve.values[:MIN_BLOCK])))
         smooth = curve.smooth()
         above = float(np.mean(smooth > TOLERATED * chance))
         if (
@@ -196,6 +200,16 @@ USUAL = 0.3  # root mean square of the output of a layer with standardized input
 TOLERATED = 1.5  # times the loss of chance: where fresh networks with standardized inputs begin at the most
 
 
+def _is_mended(view: RunView, scale: InputScale, off: _Scale) -> bool:
+    """Tell whether the model makes its input's scale good itself.
+
+    A norm behind the first layer does, unless one feature has drowned the others in that layer's sums already.
+    """
+    if off.is_uneven:
+        return is_normalized_input(view)
+    return is_normalized_first(view) or _is_scaled_inside(view, scale, is_large=off.is_large)
+
+
 def _is_scaled_inside(view: RunView, scale: InputScale, *, is_large: bool) -> bool:
     """Tell whether the model changes the input's scale by itself before its first layer: seen by that layer's output."""
     first = next((index for index, info in enumerate(view.layers) if info.num_parameters), None)
@@ -205,22 +219,3 @@ def _is_scaled_inside(view: RunView, scale: InputScale, *, is_large: bool) -> bo
     if is_large:
         return output < KEPT[0] * scale.rms
     return output > max(KEPT[1] * scale.rms, USUAL)
-
-
-def _chance_loss(view: RunView) -> float | None:
-    """Return the loss of outputs that know nothing of the input; None where that cannot be told."""
-    found = outcomes_of(view)
-    if not found or found[0].fact.text("reduction") != "mean":
-        return None
-    one = found[0]
-    if one.fact.text("name") == "mse_loss" and not one.is_classification:
-        stds = one.series("target_std").values
-        return float(np.median(stds**2)) if len(stds) else None
-    if one.fact.text("name") in (
-        "cross_entropy",
-        "nll_loss",
-        "binary_cross_entropy",
-        "binary_cross_entropy_with_logits",
-    ):
-        return one.chance_loss if one.is_classification and one.fact.text("task") == "classes" else None
-    return None

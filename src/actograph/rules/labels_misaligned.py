@@ -31,6 +31,7 @@ from actograph.rules.outcomes import (
     validation_metrics,
 )
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
+from actograph.rules.updates import Updates
 from actograph.runlog.view import RunView
 
 NEAR = 5  # steps around a moment in which the rate must not have changed
@@ -81,6 +82,11 @@ class LabelsMisaligned(Rule):
     gain: float = threshold(0.1, "of a validation share", "3 standard errors of 10 % on 100 samples")
     well: float = threshold(
         0.6, "share of the loss of chance", "our choice: a loss below it has learned something"
+    )
+    way: float = threshold(
+        0.6,
+        "sum of update over weights, largest of the weights",
+        "labels of others: 1.7 to 4; rates too low: up to 0.5",
     )
     min_steps: float = threshold(100.0, "steps with a loss", "our choice: a slow start is none of labels")
 
@@ -157,6 +163,10 @@ class LabelsMisaligned(Rule):
         scale, moved = input_scale(view), largest_change(view)
         is_off = scale is not None and not STANDARD[0] <= scale.rms <= STANDARD[1]
         if (is_off and not is_normalized_first(view)) or has_dead_layer(view):
+            return
+        updates = Updates.of(view)
+        if updates is not None and updates.way < self.way:
+            yield self.abstain("the weights did not get far: the loss may stay at chance for that alone")
             return
         is_learning = curve.best < (1 - self.below) * chance  # by heart
         if not is_learning and (moved is None or moved < MOVED or self._says_one_class(outcomes)):

@@ -51,11 +51,10 @@ class LearningRateTooHigh(Rule):
     )
     measured: ClassVar[str] = (
         "Three things together. The update moves a sampled weight by several percent of its size at a step, three recorded"
-        " steps in a row. The loss rises clearly above where it began, or after a jump of the rate above what"
-        " had been reached:"
-        " by a fifth and by more than its scatter. And harm: at the end a good part of the loss at the start is"
-        " left, or of what"
-        " had been gained is lost, or the loss is NaN. It began where the rate that did it came into force."
+        " steps in a row. The loss rises clearly above where it began, or after a jump of the rate above what had been"
+        " reached: by a fifth and by more than its scatter; or it need not rise where the first updates are as large as the"
+        " weights themselves. And harm: at the end a good part of the loss at the start is left, or of what had been gained"
+        " is lost, or the loss is NaN. It began where the rate that did it came into force."
     )
     silent_on: ClassVar[str] = (
         "Bumps that are over: the peak of 1cycle, restarts, gradient descent at the edge of stability; large updates of a"
@@ -79,6 +78,16 @@ class LearningRateTooHigh(Rule):
     scatter: float = threshold(
         3.0, "times the scatter of single losses", "a median of five scatters half as much"
     )
+    replaced: float = threshold(
+        0.3,
+        "first update over weights",
+        "tuned rates: 0.006 to 0.15 (nine networks); 30 times these: 0.4 to 5",
+    )
+    large: float = threshold(
+        0.2,
+        "update over weights, three recorded steps in a row",
+        "tuned rates: up to 0.13; 30 times these: 0.2-0.7",
+    )
     left: float = threshold(0.2, "share of the loss at the start", "five networks at tuned rates: 0.002-0.07")
     lost: float = threshold(0.25, "share of the gain", "our choice: so much given back since a jump is harm")
     jump: float = threshold(
@@ -91,7 +100,7 @@ class LearningRateTooHigh(Rule):
         if updates is None:
             yield self.abstain(NO_UPDATES)
             return
-        rise = self._after_jump(updates) or self._from_start(updates)
+        rise = self._after_jump(updates) or self._from_start(updates) or self._stuck(updates)
         if rise is not None:
             yield self._finding(view, updates, rise)
 
@@ -142,6 +151,20 @@ class LearningRateTooHigh(Rule):
             step = late
         return _Rise(step, updates.peak_rate, None, ratio, updates.base, float(curve.values.max()))
 
+    def _stuck(self, updates: Updates) -> _Rise | None:
+        """Return where updates that replace the weights have left a loss that does not rise, but does not come down well."""
+        first, highest = updates.first_ratio, float(updates.curve.values.max())
+        if (
+            first is None
+            or first < self.replaced
+            or updates.peak_ratio < self.large
+            or updates.left < self.left
+        ):
+            return None
+        return _Rise(
+            updates.in_force_since, updates.peak_rate, None, updates.peak_ratio, updates.base, highest
+        )
+
     def _late_rise(self, updates: Updates) -> int | None:
         """Return the step at which the loss rose above where it began, if it had been well below it; None if it had not."""
         curve = updates.curve
@@ -181,12 +204,17 @@ class LearningRateTooHigh(Rule):
             evidence=evidence,
             message=(
                 f"{since}: updates then moved the weights by up to {number(rise.ratio)} of their size a step, where 0.001 to"
-                f" 0.01 is usual. The loss was thrown from {number(rise.loss_before)} up to"
-                f" {number(rise.highest)} and {end}."
+                f" 0.01 is usual. {self._course(updates, rise)} and {end}."
             ),
             remedies=self._remedies(view, updates, rise),
             reference=self.reference,
         )
+
+    def _course(self, updates: Updates, rise: _Rise) -> str:
+        """Say what the loss did."""
+        if self._is_risen(updates, rise.loss_before, rise.highest):
+            return f"The loss was thrown from {number(rise.loss_before)} up to {number(rise.highest)}"
+        return f"The loss began at {number(rise.loss_before)}"
 
     def _remedies(self, view: RunView, updates: Updates, rise: _Rise) -> tuple[Remedy, ...]:
         if rise.rate_before is not None:

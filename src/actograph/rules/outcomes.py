@@ -100,6 +100,25 @@ def outcomes_of(view: RunView) -> list[Outcomes]:
     return [Outcomes(fact, view) for fact in facts if fact.first_step < max(view.num_steps, 1)]
 
 
+def chance_loss(view: RunView) -> float | None:
+    """Return the loss of outputs that know nothing of the input; None where that cannot be told."""
+    found = outcomes_of(view)
+    if not found or found[0].fact.text("reduction") != "mean":
+        return None
+    one = found[0]
+    if one.fact.text("name") == "mse_loss" and not one.is_classification:
+        stds = one.series("target_std").values
+        return float(np.median(stds**2)) if len(stds) else None
+    if one.fact.text("name") in (
+        "cross_entropy",
+        "nll_loss",
+        "binary_cross_entropy",
+        "binary_cross_entropy_with_logits",
+    ):
+        return one.chance_loss if one.is_classification and one.fact.text("task") == "classes" else None
+    return None
+
+
 def only_classification(view: RunView) -> Outcomes | None:
     """Return the outcomes of the training's one loss of a classification; None where there is none, or several losses."""
     found = outcomes_of(view)

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from actograph.rules.advice import number, percent
 from actograph.rules.facts import layer_of
+from actograph.rules.outcomes import chance_loss
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.rules.updates import NO_UPDATES, Updates
 from actograph.runlog.facts import Fact, FactKind
@@ -37,8 +38,8 @@ class OverRegularized(Rule):
     )
     measured: ClassVar[str] = (
         "Weight decay: the optimizer has one, and sampled weights have shrunk to less than 60 % of what they were."
-        " Dropout: a"
-        " layer drops 80 % or more. Either is a warning where 40 % or more of the loss at the start is left in training."
+        " Dropout: a layer drops 80 % or more. Either is a warning where 40 % or more of the loss at the start, or of chance"
+        " where that is less, is left in training."
     )
     silent_on: ClassVar[str] = (
         "Decay at which weights grow or stay; weights that shrink in a network that learns; dropout of 0.5."
@@ -71,7 +72,11 @@ class OverRegularized(Rule):
         if updates is None or len(updates.curve) < self.min_steps:
             yield self.abstain(NO_UPDATES)
             return
-        if updates.left < self.left or updates.died:
+        chance = chance_loss(
+            view
+        )  # dropout may make the first outputs large: coming down from there takes no knowledge
+        start = updates.base if chance is None else min(updates.base, chance)
+        if updates.died or start <= 0 or updates.curve.final < self.left * start:
             return
         dropout = max(view.facts.of(FactKind.DROPOUT), key=lambda fact: fact.number("share"), default=None)
         decay = 0.0 if updates.settings is None else updates.settings.number("decay")

@@ -13,8 +13,14 @@ import numpy as np
 
 from actograph.layout.row import Floats
 from actograph.rules.advice import number
-from actograph.rules.losses import loss_curve
-from actograph.rules.outcomes import validation_loss, validation_metrics
+from actograph.rules.losses import LossCurve, loss_curve
+from actograph.rules.outcomes import (
+    level_at_end,
+    only_classification,
+    validation_accuracy,
+    validation_loss,
+    validation_metrics,
+)
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.runlog.view import RunView
 
@@ -36,11 +42,13 @@ class Overfitting(Rule):
         "The validation loss (said, or seen where a loss is computed without gradients): its lowest value, the onset, and"
         " its level over the last quarter of the evaluations, which must all lie above. The training loss must have gone on"
         " to a small share of what it was at the onset. Or the lowest value came early, and since then the training loss"
-        " fell to next to nothing. No validation metric may have gained since."
+        " fell to next to nothing. No validation metric may have gained since, and both losses, and accuracies where both"
+        " are known, must be far apart at the end: else it is a note."
     )
     silent_on: ClassVar[str] = (
-        "A gap between both losses as such; a validation loss that goes up and down; one that rises while the accuracy rises"
-        " as well (a note: outputs get too sure); a training loss that rises too (see loss-diverging)."
+        "A gap between both losses as such; a rise that costs next to nothing (a note); a validation loss that goes up and"
+        " down; one that rises while the accuracy rises as well (a note: outputs get too sure); a training loss that rises"
+        " too (see loss-diverging)."
     )
     advice: ClassVar[tuple[str, ...]] = (
         "Stop at the step with the lowest validation loss, and keep the weights of that step.",
@@ -59,11 +67,17 @@ class Overfitting(Rule):
     noise: float = threshold(3.0, "standard errors of the last evaluations", "our choice")
     gain: float = threshold(0.03, "of a metric", "our choice: 1.5 standard errors of 90 % on 250 samples")
     heart: float = threshold(
-        0.005, "share of the validation loss", "our choice: healthy runs ended with 0.01 to 0.5"
+        0.01, "share of the validation loss", "few samples: 0.0004 to 0.006; healthy runs: 0.014 to 1"
     )
     early: float = threshold(
         0.25, "share of the run", "our choice: three quarters of the run were for nothing"
     )
+    gap: float = threshold(
+        0.2,
+        "share of the loss at the start",
+        "few samples: 0.31 to 0.46; healthy runs: up to 0.14, with 90 samples 0.3",
+    )
+    accuracy_gap: float = threshold(0.06, "accuracy", "few samples: 0.14 to 0.25; one sample in 90: 0.01")
 
     def check(self, view: RunView) -> Iterator[Finding | Abstention]:
         """Compare the end of the validation loss with its lowest value."""
@@ -91,9 +105,10 @@ class Overfitting(Rule):
             return
         level = float(np.median(last))
         has_gained = any(gain > self.gain for gain in gains.values())
+        is_harmless = has_gained or not self._is_gap_wide(view, curve, level)
         yield Finding(
             rule=self.id,
-            severity=Severity.NOTE if has_gained else Severity.WARNING,
+            severity=Severity.NOTE if is_harmless else Severity.WARNING,
             layer=None,
             first_step=min(onset, view.final_step),
             last_step=view.final_step,
@@ -117,6 +132,15 @@ class Overfitting(Rule):
             ),
             reference=self.reference,
         )  # fmt: skip
+
+    def _is_gap_wide(self, view: RunView, curve: LossCurve, level: float) -> bool:
+        """Tell whether training and validation are far apart at the end, in loss and, where both are known, in accuracy."""
+        outcomes, valid = only_classification(view), validation_accuracy(view)
+        if outcomes is not None and valid is not None:
+            seen = level_at_end(outcomes.series("accuracy")) - level_at_end(valid)
+            if seen < self.accuracy_gap:  # not where one of them is not known
+                return False
+        return level - curve.final >= self.gap * abs(curve.start)
 
     def _rises(self, values: Floats, best: int, last: Floats) -> bool:
         """Tell whether the last evaluations all lie clearly above the best one."""

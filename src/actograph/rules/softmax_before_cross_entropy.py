@@ -1,6 +1,6 @@
-"""The rule `softmax-before-cross-entropy`: a loss that takes logits was given probabilities.
+"""The rule `softmax-before-cross-entropy`: a loss that takes logits was given probabilities, of a softmax or a sigmoid.
 
-No idea of the model; the numbers given to the loss say it.
+No idea of the model; the numbers given to the loss say it, or where they come from.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import ClassVar
 from actograph.rules.advice import number
 from actograph.rules.facts import steps_of, unless_looked
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
-from actograph.runlog.facts import FactKind
+from actograph.runlog.facts import Fact, FactKind
 from actograph.runlog.view import RunView
 
 
 @dataclass(frozen=True)
 class SoftmaxBeforeCrossEntropy(Rule):
-    """The cross-entropy got outputs that are probabilities already; it takes a softmax of them once more.
+    """The cross-entropy got outputs that are probabilities already; it takes a softmax, or a sigmoid, of them once more.
 
     The loss cannot come near 0 any more and gradients shrink, as outputs differ by 1 at most.
     """
@@ -27,14 +27,17 @@ class SoftmaxBeforeCrossEntropy(Rule):
     id: ClassVar[str] = "softmax-before-cross-entropy"
     measured: ClassVar[str] = (
         "Outputs given to torch's cross-entropy, up to 64 samples a recorded step: all between 0 and 1, and the sum over"
-        " the classes 1 for each sample. The floor of the loss is that of a perfect answer, ln(e + C - 1) - 1."
+        " the classes 1 for each sample. The floor of the loss is that of a perfect answer, ln(e + C - 1) - 1. Of the"
+        " binary cross-entropy with logits: its input comes out of a sigmoid, by autograd's graph. A perfect answer has a"
+        " loss of ln(1 + 1 / e) where the target is 1, and of ln(2) where it is 0."
     )
     silent_on: ClassVar[str] = (
-        "Logarithms of probabilities (a second log-softmax changes nothing); sigmoid outputs, whose sum is not 1; logits"
-        " that happen to lie between 0 and 1; NLLLoss, which takes log-probabilities."
+        "Logarithms of probabilities (a second log-softmax changes nothing); sigmoid outputs for several classes, whose sum"
+        " is not 1; logits that happen to lie between 0 and 1; NLLLoss and BCELoss, which take probabilities or their"
+        " logarithms."
     )
     advice: ClassVar[tuple[str, ...]] = (
-        "Hand the loss the outputs before the softmax; use it for predictions only.",
+        "Hand the loss the outputs before the softmax or sigmoid; use these for predictions only.",
     )
     sources: ClassVar[tuple[str, ...]] = ("Braiek and Khomh 2023, TheDeepChecker (redundant softmax)",)
 
@@ -47,29 +50,38 @@ class SoftmaxBeforeCrossEntropy(Rule):
         kind = FactKind.PROBABILITIES
         facts = [fact for fact in view.facts.lasting(kind) if fact.num_steps >= self.steps]
         if not facts:
-            yield from unless_looked(self, view, kind, "no call of torch's cross-entropy was seen")
+            yield from unless_looked(self, view, kind, "no call of one of torch's cross-entropies was seen")
             return
-        fact = facts[0]
+        yield self._finding(view, facts[0])
+
+    def _finding(self, view: RunView, fact: Fact) -> Finding:
         first_step, last_step = steps_of(view, fact, fact.since)
-        classes = max(fact.number("classes"), 2.0)
-        floor = math.log(math.e + classes - 1.0) - 1.0
-        softmax = next((info.name for info in reversed(view.layers) if info.kind == "Softmax"), None)
-        yield Finding(
+        classes = fact.number("classes")
+        is_binary = classes <= 1.0
+        what = "sigmoid" if is_binary else "softmax"
+        layer = next((info.name for info in reversed(view.layers) if info.kind.lower() == what), None)
+        floor = math.log1p(1.0 / math.e) if is_binary else math.log(math.e + classes - 1.0) - 1.0
+        got = (
+            "From step {} on the binary cross-entropy with logits got the outputs of a sigmoid. It takes a sigmoid itself,"
+            " so even a perfect answer has a loss of {} or more, and gradients are small."
+            if is_binary
+            else "From step {} on the cross-entropy got probabilities: values between 0 and 1 whose sum over the classes is"
+            " 1. It takes a softmax itself, so even a perfect answer has a loss of {}, and gradients are small."
+        )
+        return Finding(
             rule=self.id,
             severity=Severity.WARNING,
-            layer=softmax,
+            layer=layer,
             first_step=first_step,
             last_step=last_step,
-            evidence={"steps": float(fact.num_steps), "classes": classes, "floor_of_the_loss": floor},
-            message=(
-                f"From step {first_step} on the cross-entropy got probabilities: values between 0 and 1 whose sum over"
-                f" the {classes:.0f} classes is 1. It takes a softmax itself, so even a perfect answer has a loss of"
-                f" {number(floor)}, and gradients are small."
-            ),
+            evidence={
+                "steps": float(fact.num_steps),
+                "classes": max(classes, 2.0),
+                "floor_of_the_loss": floor,
+            },
+            message=got.format(first_step, number(floor)),
             remedies=(
-                Remedy(
-                    "leave out the softmax before the loss", softmax or "model output", "softmax", "logits"
-                ),
+                Remedy(f"leave out the {what} before the loss", layer or "model output", what, "logits"),
             ),
             reference=self.reference,
         )

@@ -238,13 +238,7 @@ class OutcomeFacts:
 def _scalars_of(task: Task, numbers: Floats, num: float) -> dict[str, float]:
     """Return what is kept of a call over time."""
     if task is Task.NUMBERS:
-        return {
-            "target_mean": float(numbers[Part.TARGET_MEAN]),
-            "target_std": float(numbers[Part.TARGET_STD]),
-            "output_mean": float(numbers[Part.OUTPUT_MEAN]),
-            "output_std": float(numbers[Part.OUTPUT_STD]),
-            "squared_error": float(numbers[Part.ERROR]),
-        }
+        return _moments_of(numbers)
     scalars = {"accuracy": float(numbers[Part.CORRECT]) / num}
     if task is Task.CLASSES:
         scalars |= {
@@ -255,7 +249,20 @@ def _scalars_of(task: Task, numbers: Floats, num: float) -> dict[str, float]:
         }
     else:
         scalars |= {"one_hot": float(numbers[Part.ONE_HOT])}
+        if numbers[Part.ONE_HOT] < 1.0:  # several numbers a sample
+            scalars |= _moments_of(numbers)
     return scalars
+
+
+def _moments_of(numbers: Floats) -> dict[str, float]:
+    """Return the sizes of targets and outputs that are numbers, and how far apart they are."""
+    return {
+        "target_mean": float(numbers[Part.TARGET_MEAN]),
+        "target_std": float(numbers[Part.TARGET_STD]),
+        "output_mean": float(numbers[Part.OUTPUT_MEAN]),
+        "output_std": float(numbers[Part.OUTPUT_STD]),
+        "squared_error": float(numbers[Part.ERROR]),
+    }
 
 
 def _data_of(note: _Note, numbers: Floats) -> dict[str, Value]:

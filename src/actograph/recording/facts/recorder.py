@@ -81,6 +81,8 @@ class FactRecorder:
         """Note what a loss was computed of in a step that is recorded."""
         if call.name == "cross_entropy":
             self._targets.add(call.outputs, call.targets, call.ignored, step)
+        elif call.name == "binary_cross_entropy_with_logits":
+            self._targets.add_binary(call.outputs, call.targets, step)
         self._outcomes.add(call, step)
 
     def note_backward(self, value: object, step: int) -> None:

@@ -1,10 +1,11 @@
-"""`TargetFacts`: what a cross-entropy was given: labels and their order, and probabilities in the place of logits.
+"""`TargetFacts`: what cross-entropies were given: labels and their order, and probabilities in the place of logits.
 
 No idea of models. Of each call only a few numbers are kept, and they wait on their device.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,16 +13,26 @@ import torch
 from torch import Tensor
 
 from actograph.layout.row import Floats
+from actograph.recording.facts.loss_call import NO_CLASS
 from actograph.recording.facts.thinning import is_looked_at
 from actograph.runlog.facts import FactKind, FactTable
 from actograph.sketch.observe import is_measurable
 from actograph.train.waiting import Waiting
 
+HALF = 0.5  # of a binary target: above it the label is 1
+_NO_EXTENT = torch.full((3,), math.nan)
 MAX_CLASSES = 256  # of a classification whose labels are counted; a vocabulary is none
 MAX_ROWS = 64  # outputs that are looked at for probabilities
 SHARE = 0.25  # of the calls after the first sixteen that are looked at
 ROUNDING = 1e-3  # a sum of probabilities may be off by, in float16 too
 SUBJECT = "cross-entropy"
+BINARY_SUBJECT = "binary cross-entropy"
+SIGMOID = "SigmoidBackward0"  # what autograd calls the gradient of a sigmoid
+# and of what only gives a tensor another shape or precision
+VIEWS = (
+    "SqueezeBackward", "UnsqueezeBackward", "ViewBackward", "UnsafeViewBackward", "ReshapeAliasBackward", "SelectBackward",
+    "ToCopyBackward", "AliasBackward", "CloneBackward", "TBackward", "PermuteBackward",
+)  # fmt: skip
 
 
 @dataclass
@@ -55,10 +66,12 @@ class _Note:
 
 @dataclass
 class TargetFacts:
-    """Told of calls of a cross-entropy in training."""
+    """Told of calls of cross-entropies in training."""
 
     table: FactTable
     _num_calls: int = 0
+    _last_binary: int = -1  # step of the last binary cross-entropy
+    _has_several: bool = False  # of these in one step
     _labels: dict[int, _Labels] = field(default_factory=dict)
     _waiting: Waiting[_Note] = field(default_factory=Waiting[_Note])
 
@@ -88,12 +101,40 @@ class TargetFacts:
             numbers += _label_numbers(target, num_classes)
         self._waiting.add(_Note(step, num_classes, ignored, has_labels), torch.cat(numbers))
 
+    @torch.no_grad()
+    def add_binary(self, outputs: object, target: object, step: int) -> None:
+        """Note what a binary cross-entropy was given in the place of logits, and labels where there is one a sample.
+
+        Where several are computed in a step (what is real, what is made up), each may be of one label on purpose.
+        """
+        if not isinstance(outputs, Tensor) or not outputs.numel():
+            return
+        if outputs.grad_fn is not None:
+            self.table.look(FactKind.PROBABILITIES, step)
+            if _is_sigmoid(outputs):
+                self.table.note(FactKind.PROBABILITIES, BINARY_SUBJECT, step, classes=1.0)
+            else:
+                self.table.end(FactKind.PROBABILITIES, BINARY_SUBJECT)
+        self._has_several = self._has_several or step == self._last_binary
+        self._last_binary = step
+        number, self._num_calls = self._num_calls, self._num_calls + 1
+        is_one_a_sample = isinstance(target, Tensor) and target.numel() == outputs.numel() == len(outputs)
+        if is_one_a_sample and is_looked_at(number, SHARE):
+            assert isinstance(target, Tensor)
+            self.table.look(FactKind.LABELS, step)
+            labels = _label_numbers((target.reshape(-1) > HALF).long(), 2)
+            self._waiting.add(
+                _Note(step, 2, NO_CLASS, has_labels=True), torch.cat([_NO_EXTENT.to(target.device), *labels])
+            )
+
     def drain(self, *, waits: bool = True) -> None:
         """Judge what waited on the device."""
         steps: dict[int, int] = {}
         for note, numbers in self._waiting.take(waits=waits):
             low, high, off = numbers[:3]
-            if low >= 0.0 and high <= 1.0 and off <= ROUNDING:
+            if math.isnan(off):
+                pass  # of a binary cross-entropy
+            elif low >= 0.0 and high <= 1.0 and off <= ROUNDING:
                 self.table.note(FactKind.PROBABILITIES, SUBJECT, note.step, classes=float(note.num_classes))
             else:
                 self.table.end(FactKind.PROBABILITIES, SUBJECT)
@@ -110,10 +151,24 @@ class TargetFacts:
                 step,
                 counts=one.counts.tolist(),
                 ignored=float(one.ignored),
-                batches=float(one.num_several),
+                batches=0.0 if self._has_several else float(one.num_several),
                 sorted=float(one.sorted_batches),
                 alike=one.alike / max(one.num_several, 1),
             )
+
+
+def _is_sigmoid(outputs: Tensor) -> bool:
+    """Tell whether a sigmoid made a tensor, seen from autograd's graph: no value is looked at.
+
+    >>> _is_sigmoid(torch.zeros(3, 1, requires_grad=True).sigmoid().squeeze(1))
+    True
+    >>> _is_sigmoid(torch.zeros(3, requires_grad=True) * 2)
+    False
+    """
+    node = outputs.grad_fn
+    while node is not None and node.name().startswith(VIEWS):
+        node = node.next_functions[0][0] if node.next_functions else None
+    return node is not None and node.name() == SIGMOID
 
 
 def _extent_of_rows(logits: Tensor) -> Tensor:
