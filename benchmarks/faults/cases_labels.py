@@ -163,6 +163,11 @@ def binary_for_each_class(setting: Setting) -> None:
     setting.loss = lambda outputs, y: functional.binary_cross_entropy_with_logits(outputs, _one_hot(outputs, y))
 
 
+def likelihood_of_softmax(setting: Setting) -> None:
+    """F32: the negative log likelihood of probabilities in the place of their logarithms."""
+    setting.loss = lambda outputs, y: functional.nll_loss(outputs.softmax(1), y)
+
+
 def broadcast_targets(setting: Setting) -> None:
     """F32: outputs (N, 1) and targets (N,) are compared each with each."""
     import warnings
@@ -272,6 +277,7 @@ CASES = (
             *((program, "softmax", squares_of_softmax, 0) for program in ("mlp", "deep", "convnet", "encoder", "cnn", "table")),
             *((program, "sigmoid", squares_of_sigmoid, 0) for program in ("mlp", "lstm", "convnet", "cnn", "gru")),
             *((program, "binary", binary_for_each_class, 0) for program in ("mlp", "lstm", "convnet", "cnn", "gru")),
+            *((program, "nll", likelihood_of_softmax, 0) for program in ("mlp", "convnet")),
             *((program, "broadcast", broadcast_targets, 0) for program in ("friedman", "diabetes"))),
     *_cases("F33", ("summed-loss",), ("mean", "average", "loss"),
             *((program, "", summed, 0) for program in ("mlp", "resnet", "cancer", "autoencoder", "vgg", "diabetes"))),

@@ -15,15 +15,18 @@ from torch.utils.data import DataLoader, TensorDataset
 from actograph.callbacks.activation_stats import ActivationStats
 from actograph.learner import Learner
 from actograph.rules.class_collapse import ClassCollapse
+from actograph.rules.data_not_shuffled import DataNotShuffled
 from actograph.rules.diagnose import diagnose
 from actograph.rules.inputs_collapsed import InputsCollapsed
 from actograph.rules.inputs_not_normalized import InputsNotNormalized
 from actograph.rules.label_noise import LabelNoise
+from actograph.rules.labels import label_counts
 from actograph.rules.labels_misaligned import LabelsMisaligned
 from actograph.rules.loss_sign_flipped import LossSignFlipped
 from actograph.rules.non_finite_input import NonFiniteInput
 from actograph.rules.overfitting import Overfitting
 from actograph.rules.rule import Abstention, Finding, Rule, Severity
+from actograph.rules.softmax_before_cross_entropy import SoftmaxBeforeCrossEntropy
 from actograph.rules.summed_loss import SummedLoss
 from actograph.rules.targets_not_scaled import TargetsNotScaled
 from actograph.rules.train_valid_leak import TrainValidLeak
@@ -473,3 +476,87 @@ def test_the_learner_says_what_a_backward_begins_with(
 ) -> None:
     diagnosis = diagnose(learned(train, **options))
     assert [finding.rule for finding in diagnosis.at_least(Severity.WARNING)] == expected
+
+
+# probabilities where a loss takes logits, or their logarithms
+
+
+def binary(outputs: Tensor, y: Tensor) -> Tensor:
+    return functional.binary_cross_entropy_with_logits(outputs, y)
+
+
+def likelihood(outputs: Tensor, y: Tensor) -> Tensor:
+    return functional.nll_loss(outputs, y)
+
+
+YES_OR_NO = HEALTHY.but(
+    train=(clusters(1200, 1)[0], (clusters(1200, 1)[1] % 2).float()[:, None]),
+    valid=None,
+    model=regressor,
+    loss=binary,
+    name="one class against the other",
+)
+
+
+def sigmoid_first(outputs: Tensor, y: Tensor) -> Tensor:
+    return functional.binary_cross_entropy_with_logits(outputs.sigmoid().view(-1, 1), y)
+
+
+def test_a_sigmoid_before_a_loss_that_takes_logits_is_found_whatever_its_values() -> None:
+    conforms(
+        SoftmaxBeforeCrossEntropy(),
+        [YES_OR_NO.but(loss=sigmoid_first, name="sigmoid twice")],
+        [
+            YES_OR_NO.but(
+                loss=lambda outputs, y: functional.binary_cross_entropy(outputs.sigmoid(), y),
+                name="sigmoid once",
+            ),
+            YES_OR_NO.but(model=shifted, name="logits between 0 and 1"),
+        ],
+    )
+
+
+def shifted() -> nn.Module:
+    class Within(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 0.5 + 0.4 * torch.tanh(x)
+
+    return nn.Sequential(regressor(), Within())
+
+
+def real_and_made_up(outputs: Tensor, y: Tensor) -> Tensor:
+    both = [outputs[y == value] for value in (1, 0)]
+    parts = zip(both, (1.0, 0.0), strict=True)
+    return sum(  # type: ignore[return-value]
+        functional.binary_cross_entropy_with_logits(part, torch.full_like(part, value))
+        for part, value in parts
+    )
+
+
+def test_binary_labels_are_looked_at_for_their_order_unless_a_step_has_several_losses() -> None:
+    x, y = YES_OR_NO.train
+    order = y.flatten().argsort(stable=True)
+    in_order = YES_OR_NO.but(train=(x[order], y[order]), shuffle=False, name="in order")
+    (found,) = conforms(DataNotShuffled(), [in_order], [YES_OR_NO, HEALTHY])
+    assert found.evidence["pairs_alike_overall"] == pytest.approx(0.55, abs=0.05)
+    adversarial = YES_OR_NO.but(loss=real_and_made_up, name="a loss for each label")
+    (labels,) = label_counts(adversarial.view)
+    assert labels.num_batches == 0
+    assert labels.counts.min() > 0.3 * labels.counts.sum()
+
+
+def test_nll_of_probabilities_and_of_logits_is_no_likelihood() -> None:
+    conforms(
+        WrongLoss(),
+        [
+            HEALTHY.but(
+                loss=lambda outputs, y: functional.nll_loss(outputs.softmax(1), y), name="no logarithm"
+            ),
+            HEALTHY.but(loss=likelihood, name="no softmax"),
+        ],
+        [
+            HEALTHY.but(
+                loss=lambda outputs, y: functional.nll_loss(outputs.log_softmax(1), y), name="as it is meant"
+            )
+        ],
+    )

@@ -35,11 +35,9 @@ class BatchTooSmall(Rule):
         "labels-misaligned",
     )
     measured: ClassVar[str] = (
-        "Samples a step, micro-batches added up, are one to four; gradients of neighbouring steps do not agree (the"
-        " cosine is on"
-        " average below 0.05, that is signal against noise); and the mean loss of the last quarter is half or more of"
-        " that at"
-        " the start."
+        "Samples a step, micro-batches added up, are one to four; gradients of neighbouring steps do not agree (the cosine"
+        " is on average below 0.05, that is signal against noise); and the mean loss of the last quarter is half or more of"
+        " that at the start, of single samples 30 % or more."
     )
     silent_on: ClassVar[str] = (
         "Small batches at a rate that suits them: the loss comes down; accumulated gradients."
@@ -60,7 +58,10 @@ class BatchTooSmall(Rule):
     agreement: float = threshold(
         0.05, "mean cosine", "batches of one: -0.09 to 0.02; of 32: 0.03 to 0.4 while they learn"
     )
-    left: float = threshold(0.5, "share of the loss at the start", "healthy, batches of four: 0.3")
+    left: float = threshold(0.5, "share of the loss at the start", "healthy, batches of four: 0.1-0.45")
+    left_of_one: float = threshold(
+        0.3, "share of the loss at the start, batches of one", "four networks: 0.36-1; of 32: 0.002-0.1"
+    )
     min_steps: float = threshold(
         50.0, "steps with a loss", "our choice: shorter runs have not had their time"
     )
@@ -76,7 +77,8 @@ class BatchTooSmall(Rule):
         if samples > self.samples or len(cosines) < FEW or float(cosines.mean()) >= self.agreement:
             return
         start, end = _means(updates)
-        if updates.died or end >= self.left * abs(start):
+        left = self.left_of_one if samples <= 1 else self.left
+        if updates.died or end >= left * abs(start):
             yield self._finding(view, updates, samples, float(cosines.mean()), start, end)
 
     def _finding(

@@ -83,12 +83,9 @@ DEFAULT_RULES: tuple[Rule, ...] = (
     SummedLoss(),
     WrongLoss(),
     InputsNotNormalized(),
-    LabelsMisaligned(),
     TargetsNotScaled(),
-    LabelNoise(),
     TrainValidLeak(),
     ClassCollapse(),
-    Overfitting(),
     InitializationTooLarge(),
     HeadInitialization(),
     InitializationTooSmall(),
@@ -102,6 +99,9 @@ DEFAULT_RULES: tuple[Rule, ...] = (
     DeadUnits(),
     SaturatedActivations(),
     VanishingGradients(),
+    LabelsMisaligned(),  # these speak where the network is well: of equals they come last
+    LabelNoise(),
+    Overfitting(),
     LossDiverging(),
     LossNotDecreasing(),
 )

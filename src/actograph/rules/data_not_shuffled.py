@@ -37,7 +37,8 @@ class DataNotShuffled(Rule):
     measured: ClassVar[str] = (
         "Labels of recorded batches: the share of pairs of samples in a batch with the same label, beside that share over"
         " all batches together; and whether labels ascend in a batch. Sorted: 80 % of the pairs alike where at most half"
-        " are overall; or 95 % of the batches ascend with twice as many pairs alike as overall."
+        " are overall (of two classes, which share more: where that is a fifth more than overall, and 95 % of the batches"
+        " ascend); or 95 % of the batches ascend with twice as many pairs alike as overall."
     )
     silent_on: ClassVar[str] = (
         "Batches that are balanced on purpose, or of a few classes with several samples each (metric learning); labels"

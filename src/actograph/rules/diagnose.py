@@ -45,7 +45,14 @@ def _linked(findings: Sequence[Said], tolerance: float) -> list[Finding]:
     ordered = sorted(findings, key=lambda said: (not said[0].is_cause, *_by_onset(said[1])))
     root: dict[int, int] = {}
     for number, said in enumerate(ordered):
-        parents = (other for other, cause in enumerate(ordered) if _explains(cause, said, tolerance))
+        parents = (
+            other
+            for other, cause in enumerate(ordered)
+            if _explains(cause, said, tolerance)
+            and (
+                other < number or not _explains(said, cause, tolerance)
+            )  # of two that explain each other the first
+        )
         first = next((_root_of(parent, root) for parent in parents), number)
         if first != number:
             root[number] = first

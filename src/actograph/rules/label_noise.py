@@ -59,7 +59,9 @@ class LabelNoise(Rule):
         0.15, "share of the samples", "our choice: data sets of the literature have 3-10 % of errors"
     )
     structure: float = threshold(
-        0.25, "excess of chi squared a disagreement", "40 % noise had 0.02-0.1, digits' own mistakes 0.4-1.2"
+        0.15,
+        "excess of chi squared a disagreement",
+        "40 % noise had 0.02-0.1, own mistakes of networks 0.4-1.2",
     )
     unlikely: float = threshold(
         0.55, "share of the disagreements", "noise had 0.65-0.8, own mistakes 0.2-0.4"

@@ -44,7 +44,17 @@ class LabelCounts:
         """Whether batches are made of samples of a class rather than of samples drawn at random."""
         is_one_class = self.alike_share >= ONE_CLASS and self.alike_overall <= HALF
         is_in_order = self.sorted_share >= IN_ORDER and self.alike_share >= TWICE * self.alike_overall
-        return is_one_class or is_in_order
+        return is_one_class or is_in_order or self._is_one_of_two
+
+    @property
+    def _is_one_of_two(self) -> bool:
+        """Whether batches ascend and are of one class each where two classes of like size make up the data."""
+        is_even = self.alike_overall <= TWO_CLASSES
+        return (
+            is_even
+            and self.sorted_share >= IN_ORDER
+            and self.alike_share >= max(ONE_CLASS, self.alike_overall + ABOVE)
+        )
 
 
 ONE_CLASS = (
@@ -54,6 +64,8 @@ HALF = (
     0.5  # of pairs overall: two classes of equal size; with more of one class a batch of one class is chance
 )
 IN_ORDER = 0.95  # of batches whose labels ascend; of four labels in random order one batch in eight does
+TWO_CLASSES = 0.75  # of pairs overall: one of two classes has up to 85 % of the samples
+ABOVE = 0.2  # of pairs in a batch over pairs overall; on average they are the same where samples are drawn at random
 TWICE = 2.0  # the share of pairs overall
 
 

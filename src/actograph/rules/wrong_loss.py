@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from actograph.rules.facts import steps_of, unless_looked
 from actograph.rules.losses import LossCurve
 from actograph.rules.outcomes import Outcomes, level_at_end, outcomes_of
@@ -24,7 +26,7 @@ NOT_SEEN = "no call of one of torch's losses was seen with outputs and targets t
 
 @dataclass(frozen=True)
 class WrongLoss(Rule):
-    """The loss does not fit the targets, so that its gradient is weak, or pulls to the wrong place.
+    """The loss does not fit the targets or the outputs, so that its gradient is weak, or pulls to the wrong place.
 
     The squared error of probabilities of classes hardly pushes an output that is surely wrong; a binary cross-entropy for
     each of many classes is mostly about the classes that are not it; outputs (N, 1) and targets (N,) are compared each with
@@ -34,9 +36,10 @@ class WrongLoss(Rule):
     id: ClassVar[str] = "wrong-loss"
     measured: ClassVar[str] = (
         "Outputs and targets given to torch's losses. Certain: shapes differ so that each output is compared with each"
-        " target. Statistical: all targets are one class each (a one in a row of zeros), the loss is a regression's or a"
-        " binary cross-entropy averaged over at least `classes` classes, and the training is slow or weak for it: the"
-        " accuracy in training comes near its level at the end (to `accuracy` of it) only after `slow` of the run."
+        " target; `nll_loss` got numbers above 0, which are no logarithms of probabilities. Statistical: all targets are one"
+        " class each (a one in a row of zeros), the loss is a regression's or a binary cross-entropy averaged over at least"
+        " `classes` classes, and the training is slow or weak for it: the accuracy in training comes near its level at the"
+        " end (to `accuracy` of it) only after `slow` of the run."
     )
     silent_on: ClassVar[str] = (
         "Several labels a sample (multi-label); a regression or an autoencoder, whose targets are numbers; one class"
@@ -72,8 +75,42 @@ class WrongLoss(Rule):
                 return
             yield from unless_looked(self, view, FactKind.LOSS_CALLS, NOT_SEEN)
             return
+        for outcomes in found:
+            yield from self._of_logarithms(view, outcomes)
         if len(found) == 1 and found[0].is_classification and found[0].fact.text("task") == "scores":
             yield from self._of_classes(view, found[0])
+
+    def _of_logarithms(self, view: RunView, outcomes: Outcomes) -> Iterator[Finding]:
+        """Find an `nll_loss` of numbers that are no logarithms of probabilities: they are above 0."""
+        confidence = outcomes.series(
+            "confidence"
+        )  # mean of the largest output's exponential: at most 1 of a probability
+        if outcomes.fact.text("name") != "nll_loss" or len(confidence) < self.looks:
+            return
+        if float(np.median(confidence.values)) <= 1.0 + ROUNDING:
+            return
+        first_step, last_step = steps_of(view, outcomes.fact, 0)
+        yield Finding(
+            rule=self.id,
+            severity=Severity.WARNING,
+            layer=None,
+            first_step=first_step,
+            last_step=last_step,
+            evidence={"loss": "nll_loss", "exponential_of_outputs": float(np.median(confidence.values))},
+            message=(
+                "nll_loss takes logarithms of probabilities, which are 0 at most, and got larger numbers: probabilities, or"
+                " outputs before any softmax. It only pushes the output of the right class up, whatever the others do."
+            ),
+            remedies=(
+                Remedy(
+                    "use cross_entropy of the outputs before the softmax, or put log_softmax before nll_loss",
+                    "loss function",
+                    "nll_loss",
+                    "cross_entropy",
+                ),
+            ),
+            reference=self.reference,
+        )
 
     def _of_shapes(self, view: RunView, fact: Fact) -> Finding:
         first_step, last_step = steps_of(view, fact)
