@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from actograph import watch
 from actograph.runlog.view import RunView
+from tests.unmeasured import unmeasured
 
 CLASSES, FEATURES, WIDTH = 10, 20, 32
 
@@ -56,6 +57,7 @@ class RateRun:
 
 
 @functools.cache
+@unmeasured()
 def _trained(run: RateRun) -> RunView:
     torch.manual_seed(run.seed)
     centers = torch.randn(CLASSES, FEATURES)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from actograph.layout.layer import FlatRegion, Nonlinearity, Side
 from actograph.runlog.view import RunView
 from actograph.testing.synthetic import RELU, SIGMOID, TANH, SyntheticRun, layer
+from tests.unmeasured import unmeasured
 
 Array = NDArray[np.float64]
 Values = Callable[[np.random.Generator, int], Array]  # of step: what comes into the middle activation
@@ -29,6 +30,7 @@ ACTS: dict[str, tuple[FlatRegion, Callable[[Array], Array]]] = {
 }
 
 
+@unmeasured()
 def run_of(
     act: str = "ReLU",
     losses: Array | None = None,
@@ -72,6 +74,7 @@ def run_of(
     return run.view()
 
 
+@unmeasured()
 def losses_only(losses: Array, lr: Array | None = None, name: str = "losses") -> RunView:
     """Return a run of which only the loss (and the learning rate) was recorded."""
     run = SyntheticRun([], name=name)

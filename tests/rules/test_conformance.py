@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -20,6 +22,7 @@ from tests.rules import runs
 from tests.rules.runs import dies_at, falling, flat, losses_only, run_of, sparse, spread_of
 
 
+@functools.cache  # by every rule's test
 def healthy() -> list[RunView]:
     return [
         run_of(name="relu"),

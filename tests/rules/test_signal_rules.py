@@ -29,6 +29,7 @@ from actograph.rules.vanishing_gradients import VanishingGradients
 from actograph.runlog.view import RunView
 from actograph.testing.rules import check_rule
 from tests.rules.fact_runs import BATCH, CLASSES, FEATURES, Run, cross_entropy, plain_data
+from tests.unmeasured import unmeasured
 
 pytestmark = pytest.mark.xdist_group("signals")  # one process trains what they share
 
@@ -127,6 +128,7 @@ def one_class(step: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
     return torch.randn(BATCH, FEATURES, generator=random), torch.zeros(BATCH).long()
 
 
+@unmeasured()
 def train(model: Make, name: str, lr: float = 1e-3, steps: int = 80, **changes: Any) -> RunView:
     run = Run(name, model=model, steps=steps, optimizer=lambda m: torch.optim.Adam(m.parameters(), lr=lr))
     return run.but(**changes).view()

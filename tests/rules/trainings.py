@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from actograph.layout.layer import FlatRegion, LayerInfo, Nonlinearity, Side
 from actograph.runlog.view import RunView
 from actograph.testing.synthetic import RELU, SIGMOID, TANH, SyntheticRun
+from tests.unmeasured import unmeasured
 
 LEAKY = FlatRegion(Nonlinearity.LOW_SLOPE, Side.OUTPUT, ((-np.inf, 0.0),))
 FLAT: dict[type[nn.Module], FlatRegion] = {
@@ -50,6 +51,7 @@ class Training:
     def but(self, **changes: Any) -> Training:
         return replace(self, **changes)
 
+    @unmeasured()
     def run(self) -> RunView:
         """Train and return the recorded run."""
         torch.manual_seed(self.seed)

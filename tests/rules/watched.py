@@ -17,6 +17,7 @@ from torch.nn import functional
 from actograph.observe.watch import watch
 from actograph.recording.cadence import EveryNth
 from actograph.runlog.view import RunView
+from tests.unmeasured import unmeasured
 
 CLASSES, FEATURES, BATCH = 5, 8, 32
 Data = tuple[Tensor, Tensor]
@@ -88,6 +89,7 @@ class Training:
         return replace(self, **changes)
 
     @functools.cached_property
+    @unmeasured()
     def view(self) -> RunView:
         torch.manual_seed(0)
         random = torch.Generator().manual_seed(3)

@@ -18,6 +18,7 @@ STEPS = 315
 EPOCH_STEPS = 63
 SEED = 7
 NAN_STEPS = 30  # at the end of the sick run
+PATTERN = 10  # layers of the deep run that differ
 
 
 def conv_layers() -> list[LayerInfo]:
@@ -83,20 +84,36 @@ def sick_run(steps: int = STEPS, directory: Path | None = None) -> RunView:
 
 
 def deep_run(num_layers: int = 50, steps: int = 400) -> RunView:
-    """Many layers and enough steps that the long timeline has merged; cheap to make."""
+    """Many layers and enough steps that the long timeline has merged; what the first `PATTERN` hold, the others repeat."""
     random = np.random.default_rng(SEED)
     layers = [
         layer(f"blocks.{i}.conv", "Conv2d", 64) if i % 2 == 0 else layer(f"blocks.{i}.relu", "ReLU", 64, RELU)
         for i in range(num_layers)
     ]
-    run = start(layers, "deep", model="deep_net")
+    run = start(layers[:PATTERN], "deep", model="deep_net")
     for step in range(steps):
         base = random.normal(0, 0.5 + step / steps, (8, 64))
-        values = [np.maximum(base, 0) if info.flat else base * (1 + i / 20) for i, info in enumerate(layers)]
+        values = [
+            np.maximum(base, 0) if info.flat else base * (1 + i / 2)
+            for i, info in enumerate(run.writer.layers)
+        ]
         run.step(
-            dict(zip([info.name for info in layers], values, strict=True)), loss=2.0 - step / steps, lr=0.01
+            {info.name: value for info, value in zip(run.writer.layers, values, strict=True)},
+            loss=2.0 - step / steps,
+            lr=0.01,
         )
-    return run.view()
+    view = run.view()
+    repeats = num_layers // PATTERN
+    buckets = tuple(
+        replace(
+            bucket,
+            rows=np.tile(bucket.rows, (repeats, 1)),
+            hist=np.tile(bucket.hist, (repeats, 1)),
+            fired=np.tile(bucket.fired, repeats),
+        )
+        for bucket in view.buckets
+    )
+    return replace(view, layers=tuple(layers), buckets=buckets)
 
 
 def start(

@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, syn
 
 from actograph.rules.diagnose import diagnose
 from actograph.show.report import write_report
+from tests.unmeasured import unmeasured
 
 from .runs import deep_run, healthy_run, sick_run
 
@@ -26,6 +27,7 @@ PHONE, SCREEN = ViewportSize(width=390, height=844), ViewportSize(width=1400, he
 
 
 @pytest.fixture(scope="module")
+@unmeasured()
 def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reports")
     for name, view in (("healthy", healthy_run()), ("sick", sick_run()), ("deep", deep_run(100, steps=70))):

@@ -14,6 +14,7 @@ from actograph.show import report as module
 from actograph.show.document import script_json
 from actograph.show.report import render, write_report
 from actograph.testing.synthetic import RELU, SyntheticRun, layer
+from tests.unmeasured import unmeasured
 
 from .runs import deep_run, healthy_run, sick_run
 
@@ -25,6 +26,7 @@ def without_scripts(page: str) -> str:
     return re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
 
 
+@unmeasured()
 def test_a_report_of_fifty_layers_is_small_enough_to_send(tmp_path: Path) -> None:
     path = write_report(deep_run(50), Diagnosis(), tmp_path / "report.html")
     assert path.stat().st_size <= MAX_BYTES
