@@ -110,8 +110,7 @@ def repair(arguments: argparse.Namespace) -> None:
         tried = [one for one in pool.imap_unordered(_repair, work) if one is not None]
     print("| case | seed | said | changed | metric | goal | well |\n| --- | --- | --- | --- | --- | --- | --- |")
     for one in sorted(tried, key=lambda one: (one.id, one.seed)):
-        changed = f"{one.target} = {one.value:.3g}"
-        print(f"| {one.id} | {one.seed} | {one.rule} | {changed} | {one.metric:.3f} | {one.goal:.3f} | {one.is_well} |")
+        print(f"| {one.id} | {one.seed} | {one.fix.rule} | {one.fix} | {one.metric:.3f} | {one.goal:.3f} | {one.is_well} |")
     print(f"\nRepaired: {sum(one.is_well for one in tried)} of {len(tried)} with a remedy that can be applied")
 
 

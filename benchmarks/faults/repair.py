@@ -1,6 +1,7 @@
-"""`repairs`: the first remedy that has a number is applied to the broken training, which is trained again: does it get well?
+"""`repaired`: the first remedy that has a number is applied to the broken training, which is trained again: does it get well?
 
-No idea of rules. Only settings of the training are applied (`SETTERS`); data and code are for people to mend.
+No idea of rules. Only settings of the training (`SETTERS`) and the size of first weights are applied; data and code are for
+people to mend.
 """
 
 from __future__ import annotations
@@ -57,6 +58,10 @@ def _set_warm_up(setting: Setting, value: Value) -> None:
     setting.schedule = lambda step: old(step) * min((step + 1) / steps, 1.0)
 
 
+def _set_num_steps(setting: Setting, value: Value) -> None:
+    setting.num_steps = max(int(value), 1)
+
+
 SETTERS: dict[str, Callable[[Setting, Value], None]] = {  # by the target of a remedy
     "lr": _set_rate,
     "momentum": _set_momentum,
@@ -67,7 +72,28 @@ SETTERS: dict[str, Callable[[Setting, Value], None]] = {  # by the target of a r
     "batch_size": _set_batch_size,
     "dropout": _set_dropout,
     "warmup_steps": _set_warm_up,
+    "num_steps": _set_num_steps,
 }
+INITIALISE = "initialise the weights"  # so begins the action of a remedy whose target is a parameter
+
+
+@dataclass(frozen=True)
+class Fix:
+    """What is said first, and the targets and values of its first remedy: several where it is about several parameters."""
+
+    rule: str
+    values: tuple[tuple[str, Value], ...]
+
+    def apply(self, setting: Setting) -> None:
+        """Change the training."""
+        for target, value in self.values:
+            if target in SETTERS:
+                SETTERS[target](setting, value)
+            else:
+                torch.nn.init.normal_(setting.model.get_parameter(target), std=value)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{target} = {value:.3g}" for target, value in self.values)
 
 
 @dataclass(frozen=True)
@@ -76,9 +102,7 @@ class Repaired:
 
     id: str
     seed: int
-    rule: str
-    target: str
-    value: float
+    fix: Fix
     metric: float
     goal: float
 
@@ -88,24 +112,30 @@ class Repaired:
         return self.metric >= self.goal
 
 
-def remedy_of(said: Sequence[Said]) -> tuple[str, str, float] | None:
-    """Return rule, target and value of the first remedy of what is said first, if it is one that can be applied."""
-    for _, target, value in said[0].remedies[:1] if said else ():
-        if target in SETTERS and isinstance(value, (int, float)):
-            return said[0].rule, target, float(value)
-    return None
+def fix_of(said: Sequence[Said]) -> Fix | None:
+    """Return the first remedy of what is said first, if it is one that can be applied."""
+    if not said or not said[0].remedies:
+        return None
+    action, target, value = said[0].remedies[0]
+    if not isinstance(value, (int, float)):
+        return None
+    if target in SETTERS:
+        return Fix(said[0].rule, ((target, float(value)),))
+    if not action.startswith(INITIALISE):
+        return None
+    alike = [one for one in said[0].remedies if one[0].startswith(INITIALISE) and isinstance(one[2], (int, float))]
+    return Fix(said[0].rule, tuple((target, float(value)) for _, target, value in alike))
 
 
 def repaired(job: Job, said: Sequence[Said], twins: Sequence[float]) -> Repaired | None:
     """Apply and train again; None where there is nothing that can be applied."""
-    case, remedy = job.what, remedy_of(said)
-    if remedy is None or not isinstance(case, Case):
+    case, fix = job.what, fix_of(said)
+    if fix is None or not isinstance(case, Case):
         return None
-    rule, target, value = remedy
     setting = make_setting(case, job.seed)
     if case.repair is None:
-        SETTERS[target](setting, value)
-    elif not case.repair(setting, target, value):
-        return Repaired(job.id, job.seed, rule, target, value, float("nan"), float("inf"))
+        fix.apply(setting)
+    elif not case.repair(setting, *fix.values[0]):
+        return Repaired(job.id, job.seed, fix, float("nan"), float("inf"))
     outcome = outcome_of(setting, job.seed)
-    return Repaired(job.id, job.seed, rule, target, value, outcome.test_metric, OF_THE_TWIN * float(np.mean(twins)))
+    return Repaired(job.id, job.seed, fix, outcome.test_metric, OF_THE_TWIN * float(np.mean(twins)))

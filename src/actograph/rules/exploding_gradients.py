@@ -58,6 +58,11 @@ class ExplodingGradients(Rule):
     growth: float = threshold(
         10.0, "times", "trainproof and runmedic call 10x exploding; healthy and clipped: 2 to 4"
     )
+    growth_adaptive: float = threshold(
+        100.0,
+        "times, where each weight's update is divided by its gradients' size",
+        "our choice: healthy 2 to 10",
+    )
     ratio: float = threshold(0.02, "update over weights", "as for a learning rate that is too high")
     left: float = threshold(0.2, "share of the loss at the start", "healthy recurrent networks: 0.02-0.07")
 
@@ -74,8 +79,11 @@ class ExplodingGradients(Rule):
         finite = series.values[np.isfinite(series.values)]
         if not len(finite) or float(np.nanmax(updates.ratio.values)) < self.ratio:
             return
+        if updates.is_adaptive and updates.replaces_weights:
+            return  # whatever its gradients: an update of Adam's kind is as large as its rate
+        growth = self.growth_adaptive if updates.is_adaptive else self.growth
         usual = min(float(np.median(finite)), float(np.median(finite[:FEW])))
-        huge = ~np.isfinite(series.values) | (series.values >= self.growth * usual)
+        huge = ~np.isfinite(series.values) | (series.values >= growth * usual)
         if huge.any():
             step = int(series.steps[np.argmax(huge)])
             yield self._finding(view, updates, layers[0], step, usual, float(finite.max()))

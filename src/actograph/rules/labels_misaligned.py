@@ -168,6 +168,11 @@ class LabelsMisaligned(Rule):
         if updates is not None and updates.way < self.way:
             yield self.abstain("the weights did not get far: the loss may stay at chance for that alone")
             return
+        if updates is not None and updates.replaces_weights:
+            yield self.abstain(
+                "updates are as large as the weights: the loss may stay at chance for that alone"
+            )
+            return
         is_learning = curve.best < (1 - self.below) * chance  # by heart
         if not is_learning and (moved is None or moved < MOVED or self._says_one_class(outcomes)):
             yield self.abstain(

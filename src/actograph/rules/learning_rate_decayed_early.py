@@ -49,6 +49,9 @@ class LearningRateDecayedEarly(Rule):
     left: float = threshold(
         0.2, "share of the loss at the start", "five networks that ended a schedule in time: below 0.07"
     )
+    untouched: float = threshold(
+        0.9, "share of the loss at the start", "our choice: nothing was learned before, whatever gradients do"
+    )
     gained: float = threshold(
         0.1, "share of the loss at the start", "our choice: what may still be gained after it"
     )
@@ -61,7 +64,9 @@ class LearningRateDecayedEarly(Rule):
             yield self.abstain(NO_UPDATES)
             return
         step = fell_early(updates)
-        if step is None or updates.left < self.left or updates.died or not updates.gradients_agree:
+        if step is None or updates.left < self.left or updates.died:
+            return
+        if not updates.gradients_agree and updates.left < self.untouched:
             return
         before = updates.curve.level_before(step)
         if before - updates.curve.final < self.gained * abs(updates.base):

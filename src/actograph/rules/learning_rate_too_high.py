@@ -78,16 +78,6 @@ class LearningRateTooHigh(Rule):
     scatter: float = threshold(
         3.0, "times the scatter of single losses", "a median of five scatters half as much"
     )
-    replaced: float = threshold(
-        0.3,
-        "first update over weights",
-        "tuned rates: 0.006 to 0.15 (nine networks); 30 times these: 0.4 to 5",
-    )
-    large: float = threshold(
-        0.2,
-        "update over weights, three recorded steps in a row",
-        "tuned rates: up to 0.13; 30 times these: 0.2-0.7",
-    )
     left: float = threshold(0.2, "share of the loss at the start", "five networks at tuned rates: 0.002-0.07")
     lost: float = threshold(0.25, "share of the gain", "our choice: so much given back since a jump is harm")
     jump: float = threshold(
@@ -153,14 +143,9 @@ class LearningRateTooHigh(Rule):
 
     def _stuck(self, updates: Updates) -> _Rise | None:
         """Return where updates that replace the weights have left a loss that does not rise, but does not come down well."""
-        first, highest = updates.first_ratio, float(updates.curve.values.max())
-        if (
-            first is None
-            or first < self.replaced
-            or updates.peak_ratio < self.large
-            or updates.left < self.left
-        ):
+        if not updates.replaces_weights or updates.left < self.left:
             return None
+        highest = float(updates.curve.values.max())
         return _Rise(
             updates.in_force_since, updates.peak_rate, None, updates.peak_ratio, updates.base, highest
         )

@@ -23,6 +23,9 @@ NO_UPDATES = "too few updates were measured: it needs a loss, a learning rate an
 # update over weights at the first step, momentum's build-up counted in, of trainings at rates that were tuned: 0.006 to
 # 0.085 (five networks, SGD and Adam); the rates at which they still reached 95 % span a factor of ten and more around
 GOOD_FIRST_RATIO = 0.03
+# update over weights, at the first update and of three in a row, of rates that are far too high: 30 to 200 times tuned ones
+# have 0.4 to 9 and 0.13 to 0.7, tuned ones 0.006 to 0.15 and up to 0.13 (fifteen networks)
+REPLACED, LARGE = 0.3, 0.1
 ADAM_USUAL = 1e-3  # learning rate; Kingma, Ba 2015
 FEW = 5  # recorded updates at the beginning
 MANY = 20  # recorded updates: half of them still tell a cosine of 0.2 from 0
@@ -30,7 +33,6 @@ STANDARD_ERRORS = 3.0
 AGREE = (
     0.03  # cosine between neighbouring gradients; where nothing is left to gain it was below (0.00 to 0.04)
 )
-GOOD_SHARE = 0.7  # of a validation metric such as accuracy
 BETTER_THAN_CHANCE = (
     0.5  # of the entropy of the labels: a loss below that is not that of a network that begins
 )
@@ -146,6 +148,12 @@ class Updates:
         first = float(self.ratio.values[0]) * self.peak_rate / rate
         return first if self.is_adaptive else first / max(1.0 - self.momentum, 1e-3)
 
+    @property
+    def replaces_weights(self) -> bool:
+        """Whether the updates, foretold at the first and seen later, are of the size of the weights themselves."""
+        first = self.first_ratio
+        return first is not None and first >= REPLACED and self.peak_ratio >= LARGE
+
     def good_rate(self) -> float | None:
         """Return the peak rate at which updates would have a usual size; None where the first was not measured."""
         if self.first_ratio is None:
@@ -199,16 +207,10 @@ class Updates:
 
     @property
     def began_well(self) -> bool | None:
-        """Whether the network was good from the start, by the labels' entropy or a validation metric that is a share.
+        """Whether the network was good from the start, by the labels' entropy; None where labels are not known.
 
-        None where neither is known.
+        A validation metric does not tell: where most answers are the same, a share of right ones is high from the start.
         """
-        for series in (
-            s for (phase, name), s in self.view.scalars.items() if phase == "valid" and name != "loss"
-        ):
-            values = series.values[np.isfinite(series.values)]
-            if len(values) and values.min() >= GOOD_SHARE and values.max() <= 1.0:
-                return True
         chances = [entropy(labels.shares) for labels in label_counts(self.view)]
         return self.base < BETTER_THAN_CHANCE * max(chances) if chances else None
 
