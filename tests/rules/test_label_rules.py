@@ -456,7 +456,9 @@ def learned(train: Data, **options: Any) -> RunView:
     )
     stats = ActivationStats(budget=None)
     factory = functools.partial(torch.optim.Adam, **options)
-    learn = Learner(classifier(), (first, second), functional.cross_entropy, opt_func=factory, callbacks=[stats])
+    learn = Learner(
+        classifier(), (first, second), functional.cross_entropy, opt_func=factory, callbacks=[stats]
+    )
     learn.fit(3, lr=1e-2)
     return stats.view
 

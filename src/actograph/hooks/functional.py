@@ -23,7 +23,8 @@ from torch.utils.hooks import RemovableHandle
 
 from actograph.errors import UsageError
 from actograph.hooks.functional_table import Activation, activation_of, input_of
-from actograph.hooks.layer_hooks import LayerHooks, LeafHook, VanishingHook
+from actograph.hooks.hiding import VanishingHook
+from actograph.hooks.layer_hooks import LayerHooks, LeafHook
 from actograph.hooks.leaves import Select, leaf_modules, matches
 from actograph.layout.layer import Side
 

@@ -17,7 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,8 @@ from torch.utils.hooks import RemovableHandle
 from actograph.hooks import compiled
 from actograph.hooks.channels import ChannelAxes
 from actograph.hooks.flat_region import flat_region
-from actograph.hooks.leaves import Select, leaf_modules, own_parameters, tensors_of
+from actograph.hooks.hiding import VanishingHook, hidden
+from actograph.hooks.leaves import Select, leaf_modules, own_parameters, scripted_modules, tensors_of
 from actograph.hooks.lineage import Kinship, Lineage, kinship
 from actograph.hooks.recomputation import is_in_backward, knows_backward
 from actograph.layout.layer import LayerInfo, Quantity, Side
@@ -42,6 +43,8 @@ MAX_CALLS = 4  # of one module in one forward that are told apart; later ones sh
 NO_GRADIENTS = (
     "gradients by the outputs of layers in compiled code are not recorded: train without compile to see them"
 )
+
+SCRIPTED = "{name} is not recorded: TorchScript does not call hooks"
 
 Gate = Callable[[nn.Module], bool]
 OnError = Callable[[Exception], None]
@@ -125,12 +128,19 @@ class LayerHooks:
         self.loss_scale = 1.0  # gradients are divided by it before they are measured
         leaves = leaf_modules(model, select) if outputs else {}
         self._leaves = [LeafHook(self, prefix + name, leaf) for name, leaf in leaves.items()]
+        self._scripted = scripted_modules(model) if outputs else []
+        self._fast_paths = [
+            one for one in model.modules() if isinstance(one, nn.TransformerEncoderLayer) and one is not model
+        ]
+        self._hidden: contextlib.ExitStack | None = None  # hooks of such layers, in the open forward
         self._handles: list[RemovableHandle] = []
 
     def attach(self) -> None:
         """Register the hooks; does nothing when they are registered."""
         if self._handles:
             return
+        for name in self._scripted:
+            self.remark(SCRIPTED.format(name=name), is_asked_for=True)
         compiled.forget_graphs(self._num_graphs)
         self._handles = [
             self.model.register_forward_pre_hook(_Enter(self), prepend=True, with_kwargs=True),
@@ -140,6 +150,7 @@ class LayerHooks:
 
     def detach(self) -> None:
         """Remove the hooks; does nothing when there are none."""
+        self._show_hidden()  # else it would come back
         for handle in self._handles:
             handle.remove()
         if self._handles:
@@ -185,13 +196,32 @@ class LayerHooks:
                 self._step_entered = self.step_number
             if self.listener is not None and inputs is not None:
                 self._tell_listener(self.listener, inputs)
+            if self._fast_paths and inputs is not None and not torch.is_grad_enabled():
+                self._hide_from_fast_paths()
         self.depth += 1
+
+    def _hide_from_fast_paths(self) -> None:
+        """Take the hooks off torch's encoder layers for this forward: with hooks they evaluate more slowly, to other bits.
+
+        In training mode they have no fast path, and reentrant checkpointing measures without gradients.
+        """
+        self._hidden = contextlib.ExitStack()
+        for layer in self._fast_paths:
+            if not layer.training:
+                self._hidden.enter_context(hidden(layer))
+
+    def _show_hidden(self) -> None:
+        if self._hidden is not None:
+            self._hidden.close()
+            self._hidden = None
 
     def leave(self, output: object = None) -> None:
         """Close a forward of the model."""
         self.depth = max(self.depth - 1, 0)
         if self.depth:
             return
+        if self._hidden is not None:
+            self._show_hidden()
         self.forget_tensors()
         if self.is_heard and self.listener is not None:
             self.is_heard = False
@@ -219,6 +249,8 @@ class LayerHooks:
     def close_forward(self) -> None:
         """Take no forward for open any more."""
         self.depth, self.is_measuring, self.is_heard = 0, False, False
+        if self._hidden is not None:
+            self._show_hidden()
         self.forget_tensors()
 
     def _is_first(self, step_counted: int) -> bool:
@@ -253,28 +285,6 @@ def _is_tracing() -> bool:
 def hooks_on(model: nn.Module) -> list[LayerHooks]:
     """Return whose hooks are registered on a model."""
     return [hook.hooks for hook in model._forward_pre_hooks.values() if isinstance(hook, _Enter)]
-
-
-def is_ours(hook: object) -> bool:
-    """Tell whether a module's hook is one of these, or what a copy has instead of it."""
-    return (
-        isinstance(hook, VanishingHook) or getattr(hook, "__func__", None) is contextlib.nullcontext.__exit__
-    )
-
-
-class VanishingHook:
-    """A hook that a copy of its module does not keep.
-
-    Copies get the exit of a null context: it takes any arguments, does nothing, and is pickled without this package.
-    """
-
-    __slots__ = ()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
-        return contextlib.nullcontext().__exit__
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return getattr, (contextlib.nullcontext(), "__exit__")
 
 
 class _Enter(VanishingHook):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from weakref import WeakMethod
@@ -27,7 +28,7 @@ from actograph.hooks.recomputation import will_be_repeated
 from actograph.observe.backward import BackwardListener
 from actograph.observe.lead import Lead
 from actograph.observe.patches import listeners, patched
-from actograph.observe.roots import Roots, is_symbolic
+from actograph.observe.roots import Roots, is_being_made, is_symbolic
 from actograph.recording.recording import Recording
 
 
@@ -51,6 +52,9 @@ class Observer:
         self._running: Optimizer | None = None  # others that step inside its step are its own business
         self._backward = _Listener(self, self._guarded, gradients=gradients)
         self._is_active = False
+        self._lock = (
+            threading.RLock()
+        )  # a script may train several models at once, each on a thread of its own
         self._undo = contextlib.ExitStack()
         recording.on_error = self._fail
         recording.on_remark = self._note_remark
@@ -100,10 +104,11 @@ class Observer:
     def _guarded(self, action: Callable[..., None], *args: object) -> None:
         if not self._is_active or self.recording.is_paused:
             return
-        try:
-            action(*args)
-        except Exception as error:
-            self._fail(error)
+        with self._lock:
+            try:
+                action(*args)
+            except Exception as error:
+                self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         self.stop()
@@ -124,7 +129,7 @@ class Observer:
             self._guarded(self.recording.targets, None, None)
         if self.roots.is_settled(module) or not (torch.is_grad_enabled() or will_be_repeated()):
             return
-        if not is_symbolic(args):
+        if not (is_symbolic(args) or torch.jit.is_tracing() or is_being_made()):  # type: ignore[attr-defined, no-untyped-call]
             self._guarded(self._attach, module, args)
 
     def _attach(self, module: nn.Module, args: object, *, is_running: bool = True) -> None:

@@ -44,7 +44,7 @@ from actograph.runlog.view import RunView
 from actograph.sketch.block import Block
 from actograph.sketch.native import Bytes
 from actograph.sketch.transit import StepRows
-from actograph.train.distributed import plain_model
+from actograph.train.distributed import makes_copies, plain_model
 from actograph.train.momentum import momentum_of
 from actograph.train.waiting import MAX_WAITING, Waiting
 
@@ -118,6 +118,7 @@ class Recording:
         self._step = 0
         self.has_forward = False  # gradients enabled, in whatever mode, since the last step ended
         self._step_began_s: float | None = None  # when the first forward of the open step began
+        self._step_ended_s: float | None = None  # when the one before it ended
         self._usual_loss: float | None = None  # running mean
         self._losses: list[Tensor | float] = []  # of the open step's micro-batches
         self._on_the_way: deque[tuple[int, StepRows]] = deque()  # rows, by step
@@ -496,12 +497,14 @@ class Recording:
         elif self._num_waiting >= MAX_WAITING:
             self._drain(waits=False)
         now_s = self._clock()
-        elapsed_s = now_s - (began_s if self._step_began_s is None else self._step_began_s)
+        # a step in which no forward was seen has lasted since the one before
+        since_s = self._step_ended_s or began_s if self._step_began_s is None else self._step_began_s
+        elapsed_s = now_s - since_s
         outcomes_s, self._outcomes_s = self._outcomes_s, 0.0
         self._loss_pacer.end_step(elapsed_s, outcomes_s)
         measuring_s = measured_s - began_s + self._take_hook_time()
         self._pacer.end_step(elapsed_s, measuring_s, now_s - measured_s + outcomes_s)
-        self._step_began_s = None
+        self._step_began_s, self._step_ended_s = None, now_s
         self.has_forward = False
         self._left_out = []
         self._step += 1
@@ -623,7 +626,7 @@ def status_after(kind: type[BaseException] | None) -> str:
 
 def check_unattached(model: nn.Module) -> None:
     """Raise UsageError when the model cannot be recorded."""
-    if isinstance(model, nn.DataParallel):
+    if isinstance(model, nn.DataParallel) and makes_copies(model):
         raise UsageError(
             "DataParallel copies the model at each forward; record a DistributedDataParallel or plain model"
         )

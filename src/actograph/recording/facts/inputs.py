@@ -133,10 +133,10 @@ class InputFacts:
 
     def end_step(self, step: int) -> None:
         """Let what was measured since the last step wait on its device."""
-        for source, slot in self._measured.values():
+        measured, self._measured = self._measured, {}
+        for source, slot in measured.values():
             self._rows.add((source, step, source.batch_size), slot.values.clone())
             slot.values.copy_(self._empty[slot.values.device])
-        self._measured = {}
 
     def _take_rows(self, *, waits: bool) -> None:
         for (source, step, batch_size), row in self._rows.take(waits=waits):
