@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ class Listener(Protocol):
 
 
 class LayerHooks:
-    """Hooks on one model's leaves. Use as a context manager, or `attach` and `detach`.
+    """Hooks on one model's leaves, which keep neither it nor them alive. Use as a context manager, or `attach` and `detach`.
 
     Args:
         model: the model; its leaves are looked up once.
@@ -100,7 +101,7 @@ class LayerHooks:
         on_remark: OnRemark | None = None,
     ) -> None:
         self.listener = listener
-        self.model = model
+        self._model: Callable[[], nn.Module] = ref(model)  # type: ignore[assignment]  # alive while a hook of it is called
         self.block = block
         self.on_layer = on_layer
         self.gate = gate
@@ -130,7 +131,9 @@ class LayerHooks:
         self._leaves = [LeafHook(self, prefix + name, leaf) for name, leaf in leaves.items()]
         self._scripted = scripted_modules(model) if outputs else []
         self._fast_paths = [
-            one for one in model.modules() if isinstance(one, nn.TransformerEncoderLayer) and one is not model
+            ref(one)
+            for one in model.modules()
+            if isinstance(one, nn.TransformerEncoderLayer) and one is not model
         ]
         self._hidden: contextlib.ExitStack | None = None  # hooks of such layers, in the open forward
         self._handles: list[RemovableHandle] = []
@@ -157,6 +160,11 @@ class LayerHooks:
             self._num_graphs = compiled.num_graphs()
         self._handles = []
         self.close_forward()
+
+    @property
+    def model(self) -> nn.Module:
+        """The model, while somebody keeps it."""
+        return self._model()
 
     @property
     def is_attached(self) -> bool:
@@ -206,8 +214,9 @@ class LayerHooks:
         In training mode they have no fast path, and reentrant checkpointing measures without gradients.
         """
         self._hidden = contextlib.ExitStack()
-        for layer in self._fast_paths:
-            if not layer.training:
+        for known in self._fast_paths:
+            layer = known()
+            if layer is not None and not layer.training:
                 self._hidden.enter_context(hidden(layer))
 
     def _show_hidden(self) -> None:
@@ -226,7 +235,7 @@ class LayerHooks:
         if self.is_heard and self.listener is not None:
             self.is_heard = False
             try:
-                self.listener.leave(self.model, output)
+                self.listener.leave(self._model(), output)
             except Exception as error:
                 self.fail(error)
 
@@ -236,7 +245,7 @@ class LayerHooks:
             return
         start_s = self.clock()
         try:
-            listener.enter(self.model, inputs, is_measured=self.is_measuring)
+            listener.enter(self._model(), inputs, is_measured=self.is_measuring)
         except Exception as error:
             self.fail(error)
         self.elapsed_s += self.clock() - start_s
@@ -271,11 +280,11 @@ class LayerHooks:
 
     def may_measure(self) -> bool:
         """Ask the gate, but for a forward that repeats another, and one that is written down (``torch.jit.trace``)."""
-        return not (_is_tracing() or is_in_backward()) and self.gate(self.model)
+        return not (_is_tracing() or is_in_backward()) and self.gate(self._model())
 
     def repeats_now(self) -> bool:
         """Tell whether the leaf that is being called repeats, for its gradients, a forward that was to be measured."""
-        return is_in_backward() and self.gate(self.model)
+        return is_in_backward() and self.gate(self._model())
 
 
 def _is_tracing() -> bool:
@@ -321,15 +330,15 @@ class LeafHook(VanishingHook):
     """Measures one module's outputs; knows its slots by call index and path."""
 
     __slots__ = (
-        "__weakref__", "_call", "_forward_number", "_gradient_hooks", "_infos", "_kin", "_name", "_slots", "_step_counted",
-        "flat", "hooks", "key", "module",
+        "__weakref__", "_call", "_forward_number", "_gradient_hooks", "_infos", "_kin", "_module", "_name", "_slots",
+        "_step_counted", "flat", "hooks", "key",
     )  # fmt: skip
 
     max_calls = MAX_CALLS
 
     def __init__(self, hooks: LayerHooks, name: str, module: nn.Module) -> None:
         self.hooks = hooks
-        self.module = module
+        self._module: Callable[[], nn.Module] = ref(module)  # type: ignore[assignment]  # alive while it is called
         self.flat = flat_region(module)
         self._kin = kinship(module)
         self._name = name
@@ -340,6 +349,11 @@ class LeafHook(VanishingHook):
         self._forward_number = -1
         self._step_counted = -1
         self.key = compiled.register_leaf(self)
+
+    @property
+    def module(self) -> nn.Module:
+        """The module, while somebody keeps it."""
+        return self._module()
 
     @property
     def kind(self) -> str:
@@ -455,7 +469,7 @@ class LeafHook(VanishingHook):
 
     def _comes_first(self) -> bool:
         """Tell whether no other hook has seen the output before."""
-        return next(iter(self.module._forward_hooks.values())) is self
+        return next(iter(self._module()._forward_hooks.values())) is self
 
     def _watch_gradient(self, call: int, path: str, output: Tensor) -> None:
         """Measure the gradient by an output when it comes; a leaf of the graph (a parameter) would keep the hook."""
