@@ -18,6 +18,7 @@ from actograph.recording.new_run import new_run
 from actograph.recording.recording import Recording
 from actograph.rules.diagnose import diagnose
 from actograph.rules.rule import Severity
+from actograph.runlog.facts import FactKind
 
 Weak = weakref.ref[object]
 
@@ -210,3 +211,28 @@ def test_a_watched_model_is_freed_while_its_recording_is_open() -> None:
         gc.collect()
         assert [one() for one in left if one() is not None] == []
     assert recording.view().num_steps == 5
+
+
+def test_parts_that_outlive_the_module_around_them_are_recorded_on() -> None:
+    with recorded(grad=True) as recording:
+        first, last = nn.Sequential(nn.Flatten(), nn.Linear(36, 8)), nn.Linear(8, 4)
+        optimizer = torch.optim.SGD([*first.parameters(), *last.parameters()], lr=0.1)
+        for _ in range(4):
+            train(nn.Sequential(first, nn.Tanh(), last), optimizer, 1)
+            gc.collect()
+        evaluated = nn.Sequential(first, last).eval()
+        with torch.no_grad():
+            evaluated(torch.randn(8, 1, 6, 6))
+    view = recording.view()
+    names = [layer.name for layer in view.layers]
+    assert {"0.1", "2"} < set(names)
+    assert (view.moments.num[:, names.index("2")] == 32).all()
+    assert [one.name for one in recording._writer.parameters] == [
+        "0.1.weight",
+        "0.1.bias",
+        "2.weight",
+        "2.bias",
+    ]
+    assert not view.facts.of(FactKind.UNKNOWN_PARAMETER)
+    assert [len(one._forward_hooks) for one in (*first, last)] == [0, 0, 0]
+    assert recording._hooks == {}

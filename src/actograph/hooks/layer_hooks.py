@@ -17,7 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, cast
 from weakref import ref
 
 import torch
@@ -101,7 +101,8 @@ class LayerHooks:
         on_remark: OnRemark | None = None,
     ) -> None:
         self.listener = listener
-        self._model: Callable[[], nn.Module] = ref(model)  # type: ignore[assignment]  # alive while a hook of it is called
+        # may be gone before its parts: a wrapper that is made anew for each batch
+        self._model = ref(model)
         self.block = block
         self.on_layer = on_layer
         self.gate = gate
@@ -164,7 +165,14 @@ class LayerHooks:
     @property
     def model(self) -> nn.Module:
         """The model, while somebody keeps it."""
-        return self._model()
+        model = self._model()
+        assert model is not None, "the model is gone"
+        return model
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the model and all its leaves are gone, so that nothing calls these hooks any more."""
+        return self._model() is None and all(leaf.is_gone for leaf in self._leaves)
 
     @property
     def is_attached(self) -> bool:
@@ -235,17 +243,18 @@ class LayerHooks:
         if self.is_heard and self.listener is not None:
             self.is_heard = False
             try:
-                self.listener.leave(self._model(), output)
+                self.listener.leave(self.model, output)
             except Exception as error:
                 self.fail(error)
 
     def _tell_listener(self, listener: Listener, inputs: object) -> None:
-        self.is_heard = not is_in_backward() and not _is_tracing()
-        if not self.is_heard:
+        model = self._model()
+        self.is_heard = not is_in_backward() and not _is_tracing() and model is not None
+        if model is None or not self.is_heard:
             return
         start_s = self.clock()
         try:
-            listener.enter(self._model(), inputs, is_measured=self.is_measuring)
+            listener.enter(model, inputs, is_measured=self.is_measuring)
         except Exception as error:
             self.fail(error)
         self.elapsed_s += self.clock() - start_s
@@ -271,20 +280,26 @@ class LayerHooks:
         if self.lineage is not None:
             self.lineage.clear()
 
-    def measures_now(self, step_counted: int = -1) -> bool:
+    def measures_now(self, step_counted: int = -1, part: nn.Module | None = None) -> bool:
         """Tell whether a leaf that is being called, and was counted last in that step, is to be measured.
 
         Outside a forward of the model (its parts are called one by one) the gate is asked for each call.
         """
-        return self.is_measuring if self.depth else self.may_measure() and self._is_first(step_counted)
+        return self.is_measuring if self.depth else self.may_measure(part) and self._is_first(step_counted)
 
-    def may_measure(self) -> bool:
-        """Ask the gate, but for a forward that repeats another, and one that is written down (``torch.jit.trace``)."""
-        return not (_is_tracing() or is_in_backward()) and self.gate(self._model())
+    def may_measure(self, part: nn.Module | None = None) -> bool:
+        """Ask the gate, but for a forward that repeats another, and one that is written down (``torch.jit.trace``).
 
-    def repeats_now(self) -> bool:
+        The mode that counts is that of the model, and where it is gone that of the part that is called.
+        """
+        model = self._model()
+        model = part if model is None else model
+        return not (_is_tracing() or is_in_backward()) and model is not None and self.gate(model)
+
+    def repeats_now(self, part: nn.Module) -> bool:
         """Tell whether the leaf that is being called repeats, for its gradients, a forward that was to be measured."""
-        return is_in_backward() and self.gate(self._model())
+        model = self._model()
+        return is_in_backward() and self.gate(part if model is None else model)
 
 
 def _is_tracing() -> bool:
@@ -356,6 +371,11 @@ class LeafHook(VanishingHook):
         return self._module()
 
     @property
+    def is_gone(self) -> bool:
+        """Whether nobody keeps the module any more."""
+        return cast("nn.Module | None", self._module()) is None
+
+    @property
     def kind(self) -> str:
         """What the layer is called by class."""
         return type(self.module).__name__
@@ -372,8 +392,8 @@ class LeafHook(VanishingHook):
         if torch.compiler.is_compiling():
             compiled.outputs(hooks.turn, self.key, output)
             return
-        if not hooks.measures_now(self._step_counted):
-            if hooks.gradients and hooks.repeats_now():
+        if not hooks.measures_now(self._step_counted, module):
+            if hooks.gradients and hooks.repeats_now(module):
                 for path, tensor in tensors_of(output):
                     self._watch_gradient(self._peek_call(), path, tensor)
             return
@@ -399,7 +419,7 @@ class LeafHook(VanishingHook):
     def observe_compiled(self, tensors: Sequence[Tensor], paths: Sequence[str]) -> None:
         """Measure what a call in compiled code has returned: tensors that have nothing to do with others."""
         hooks = self.hooks
-        if not (hooks.is_attached and hooks.measures_now(self._step_counted)):
+        if not (hooks.is_attached and hooks.measures_now(self._step_counted, self._module())):
             return
         hooks.has_seen_compiled = True
         for line, is_asked_for in hooks.missing_when_compiled.items():
@@ -423,7 +443,7 @@ class LeafHook(VanishingHook):
     def observe_input(self, x: Tensor) -> None:
         """Look for the flat region in the input of the call that is about to come."""
         hooks = self.hooks
-        if not (hooks.is_attached and hooks.measures_now(self._step_counted)):
+        if not (hooks.is_attached and hooks.measures_now(self._step_counted, self._module())):
             return
         start_s = hooks.clock()
         try:

@@ -100,6 +100,8 @@ class Recording:
         self._num_models = 0  # seen so far
         self._hooks: dict[int, LayerHooks] = {}  # by id of the model, while it lives
         self._functions: dict[int, FunctionalHooks] = {}  # likewise
+        # of models that are gone while parts of them may live
+        self._orphans: list[tuple[LayerHooks, FunctionalHooks]] = []
         self._has_seen_compiled = False  # in a model that is gone
         self._functional = check_functional(functional) if layers else False
         self._layers = layers
@@ -323,9 +325,9 @@ class Recording:
 
     def detach(self) -> None:
         """Take all hooks off and store nothing: what was recorded stays with this object."""
-        for functions in tuple(self._functions.values()):
+        for functions in (*self._functions.values(), *(one for _, one in self._orphans)):
             functions.detach()
-        for hooks in tuple(self._hooks.values()):
+        for hooks in (*self._hooks.values(), *(one for one, _ in self._orphans)):
             hooks.detach()
         handles, self._handles = self._handles, {}
         for handle in itertools.chain(*handles.values()):
@@ -357,7 +359,7 @@ class Recording:
 
     def _set_scale(self, scale: float) -> None:
         self._loss_scale = scale
-        for hooks in tuple(self._hooks.values()):
+        for hooks in (*self._hooks.values(), *(one for one, _ in self._orphans)):
             hooks.loss_scale = scale
 
     @property
@@ -373,7 +375,7 @@ class Recording:
     @property
     def has_seen_compiled(self) -> bool:
         """Whether a layer in compiled code was measured."""
-        hooks = tuple(self._hooks.values())
+        hooks = (*self._hooks.values(), *(one for one, _ in self._orphans))
         return self._has_seen_compiled or any(one.has_seen_compiled for one in hooks)
 
     def number_of(self, optimizer: torch.optim.Optimizer) -> int:
@@ -453,11 +455,9 @@ class Recording:
 
     def _let_go_of_model(self, key: int) -> None:
         """Keep nothing of a model that is gone but what was recorded of it."""
-        self._functions.pop(key, None)
-        hooks = self._hooks.pop(key, None)
-        if hooks is not None:
-            self._parameters_s += hooks.elapsed_s
-            self._has_seen_compiled = self._has_seen_compiled or hooks.has_seen_compiled
+        functions, hooks = self._functions.pop(key, None), self._hooks.pop(key, None)
+        if hooks is not None and functions is not None:
+            self._orphans.append((hooks, functions))  # its parts may live: they are still alive just now
         self._facts.forget_model(key)
 
     def _let_go_of_optimizer(self, key: int) -> None:
@@ -547,6 +547,19 @@ class Recording:
         self._step += 1
         for hooks in tuple(self._hooks.values()):
             hooks.end_step()
+        if self._orphans:
+            self._end_step_of_orphans()
+
+    def _end_step_of_orphans(self) -> None:
+        orphans, self._orphans = self._orphans, []
+        for hooks, functions in orphans:
+            self._parameters_s += hooks.elapsed_s
+            hooks.elapsed_s = 0.0
+            hooks.end_step()
+            if hooks.is_gone:
+                self._has_seen_compiled = self._has_seen_compiled or hooks.has_seen_compiled
+            else:
+                self._orphans.append((hooks, functions))
 
     def _take_hook_time(self) -> float:
         total_s, self._parameters_s = self._parameters_s, 0.0

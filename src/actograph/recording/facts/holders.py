@@ -20,6 +20,7 @@ from actograph.runlog.facts import FactKind, FactTable
 class _Model:
     prefix: str
     model: ref[nn.Module]
+    names: MutableMapping[Tensor, str]  # when it came
     parameters: frozenset[int] = frozenset()  # their ids, when they were looked up last
 
 
@@ -41,6 +42,8 @@ class HolderFacts:
         self._models: dict[int, _Model] = {}
         self._optimizers: dict[int, Holder] = {}
         self._names: MutableMapping[Tensor, str] = WeakIdKeyDictionary()  # of models' parameters
+        # names of parameters that outlive their model
+        self._orphans: MutableMapping[Tensor, str] = WeakIdKeyDictionary()
         self._shape: list[int] = []  # of all groups of all optimizers, to notice a change
         self._held_once: set[int] = set()  # ids of models' parameters that an optimizer held that is gone
         self._unheld: list[tuple[str, ref[Tensor], float]] = []
@@ -51,7 +54,10 @@ class HolderFacts:
 
     def add_model(self, model: nn.Module, prefix: str) -> None:
         """Take a model's parameters into account."""
-        self._models[id(model)] = _Model(prefix, ref(model))
+        names: MutableMapping[Tensor, str] = WeakIdKeyDictionary()
+        for name, parameter in model.named_parameters():
+            names[parameter] = prefix + name
+        self._models[id(model)] = _Model(prefix, ref(model), names)
         self._shape = []
 
     def forget_model(self, key: int) -> None:
@@ -59,6 +65,8 @@ class HolderFacts:
         gone = self._models.pop(key, None)
         if gone is not None:
             self._held_once -= gone.parameters
+            for parameter, name in list(gone.names.items()):
+                self._orphans[parameter] = name
             self._shape = []
 
     def forget_optimizer(self, number: int) -> None:
@@ -136,6 +144,8 @@ class HolderFacts:
             entry.parameters = frozenset(id(parameter) for _, parameter in named)
             for name, parameter in named:
                 self._names.setdefault(parameter, entry.prefix + name)
+        for held_on, name in list(self._orphans.items()):
+            self._names.setdefault(held_on, name)
         optimizers = tuple(self._optimizers.values())
         held = {id(p) for one in optimizers for p in one.parameters} | self._held_once
         self._unheld = list(self._find_unheld(held))
