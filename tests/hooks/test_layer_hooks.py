@@ -4,7 +4,8 @@ import copy
 import io
 import pickle
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -282,3 +283,21 @@ def test_a_model_can_be_traced() -> None:
     with recorded(model):
         traced = torch.jit.trace(model, x)  # type: ignore[no-untyped-call]
         torch.testing.assert_close(traced(x), model(x))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_evaluation_without_gradients_takes_the_fast_path_that_torch_has_without_hooks(
+    fails: bool,
+) -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    model = nn.Sequential(nn.TransformerEncoder(layer, 1, enable_nested_tensor=False), nn.Linear(8, 2)).eval()
+    x = torch.randn(2, 3, 9 if fails else 8)
+    calls = Mock(side_effect=torch._transformer_encoder_layer_fwd)
+    with recorded(model), pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(torch, "_transformer_encoder_layer_fwd", calls)
+        before = num_hooks(model)
+        with pytest.raises((RuntimeError, AssertionError)) if fails else nullcontext():
+            model(x)
+        assert num_hooks(model) == before > 0
+    assert calls.call_count == 1

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from actograph.errors import UsageError
-from actograph.hooks.leaves import leaf_modules, own_parameters, tensors_of
+from actograph.hooks.leaves import leaf_modules, own_parameters, scripted_modules, tensors_of
 
 
 def nested() -> nn.Module:
@@ -77,3 +77,20 @@ def test_nested_outputs_are_flattened_to_named_tensors() -> None:
         "out.hidden.1",
         "list.0",
     ]
+
+
+def test_a_linear_layer_with_children_is_a_leaf_beside_them() -> None:
+    class LowRank(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(4, 4)
+            self.down, self.up = nn.Linear(4, 1), nn.Linear(1, 4)
+
+    assert list(leaf_modules(nn.Sequential(LowRank(), nn.ReLU()))) == ["0", "0.down", "0.up", "1"]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_what_torchscript_has_compiled_is_no_leaf_and_is_named() -> None:
+    part = torch.jit.script(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
+    model = nn.Sequential(nn.Linear(2, 2), part, nn.Linear(2, 2))
+    assert list(leaf_modules(model)) == ["0", "2"]
+    assert scripted_modules(model) == ["1"]

@@ -426,3 +426,28 @@ for other in (torch.jit.script(model), torch.jit.script(copy.deepcopy(model)), t
     assert program.view.num_steps == 12
     assert program.view.moments.num[:, 2].tolist() == [32] * 6 + [32 + 3 * 6] + [32] * 5
     assert "RecursiveScriptModule is not recorded: TorchScript does not call hooks" in capsys.readouterr().err
+
+
+def test_models_trained_at_once_on_threads_of_their_own_do_not_end_the_recording(
+    program: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_once = """
+import threading
+def train(model):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(30):
+        model(torch.ones(4, 4)).sum().backward()
+        optimizer.step()
+models = [nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1)) for _ in range(4)]
+threads = [threading.Thread(target=train, args=(model,)) for model in models]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        assert program.run(TOY + at_once) == 0
+    finally:
+        sys.setswitchinterval(interval_s)
+    assert "recording has failed" not in capsys.readouterr().err
+    assert len(program.view.layers) == 4 * 3

@@ -4,8 +4,9 @@ import gc
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
 
-from actograph.observe.roots import Roots
+from actograph.observe.roots import Roots, is_being_made
 
 
 def block() -> nn.Sequential:
@@ -68,9 +69,40 @@ def test_what_cannot_be_recorded_is_said_with_its_reason() -> None:
     roots = Roots()
     traced = torch.fx.symbolic_trace(block())
     assert roots.take(traced) == []
-    assert roots.take(nn.DataParallel(block())) == []
+    several = nn.DataParallel(block())
+    several.device_ids = [0, 1]  # with fewer it makes no copies
+    assert roots.take(several) == []
     assert [line.split(":")[0] for line in roots.unseen] == [
         "Sequential is not recorded",
         "DataParallel is not recorded",
     ]
     assert all(roots.is_settled(part) for part in traced.modules())
+
+
+def test_a_data_parallel_that_makes_no_copies_is_the_model_inside() -> None:
+    inside = block()
+    roots = Roots()
+    assert roots.take(nn.DataParallel(inside)) == [inside]
+    assert roots.unseen == []
+
+
+def test_a_part_that_is_called_to_compute_a_weight_is_no_model() -> None:
+    weights = torch.nn.utils.parametrizations.orthogonal(nn.Linear(4, 4))
+    roots = Roots()
+    (part,) = (one for one in weights.modules() if isinstance(one, ParametrizationList))
+    assert roots.take(part) == []
+    model = nn.Sequential(weights, nn.ReLU())
+    assert roots.take(model) == [model]
+
+
+def test_a_constructor_that_calls_a_part_is_seen_from_inside() -> None:
+    class Sized(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.found = is_being_made()
+
+        def forward(self) -> bool:
+            return is_being_made()
+
+    sized = Sized()
+    assert (sized.found, sized(), is_being_made()) == (True, False, False)

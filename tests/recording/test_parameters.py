@@ -246,7 +246,7 @@ def test_an_optimizer_given_again_without_gradients_is_measured_no_more() -> Non
         recording.optimizer(optimizer)
         recording.gradients()
         train(model, optimizer, 2, recording)
-        assert optimizer not in recording._parameters
+        assert recording.number_of(optimizer) not in recording._parameters.watched
     assert recording.view().parameters.last_steps.tolist() == [0, 1]
     assert recording.view().num_steps == 4
 

@@ -250,8 +250,20 @@ def test_a_closed_recording_is_taken_up_by_attaching_again() -> None:
 
 def test_data_parallel_is_refused() -> None:
     model, optimizer = toy()
+    several = nn.DataParallel(model)
+    several.device_ids = [0, 1]
     with pytest.raises(UsageError, match="DataParallel"):
-        watch(nn.DataParallel(model), optimizer, ":memory:")
+        watch(several, optimizer, ":memory:")
+
+
+def test_data_parallel_that_makes_no_copies_is_recorded() -> None:
+    model, optimizer = toy()
+    alone = nn.DataParallel(model)
+    assert not alone.device_ids
+    with watch(alone, optimizer, ":memory:", budget=None) as recording:
+        alone(torch.ones(2, 4)).sum().backward()
+        optimizer.step()
+    assert len(recording.view().layers) == len(list(model))
 
 
 def test_a_setting_that_cannot_be_used_leaves_no_folder(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any, Literal
+from weakref import ref
 
 import torch
 from torch import nn
@@ -23,7 +24,8 @@ from torch.utils.hooks import RemovableHandle
 
 from actograph.errors import UsageError
 from actograph.hooks.functional_table import Activation, activation_of, input_of
-from actograph.hooks.layer_hooks import LayerHooks, LeafHook, VanishingHook
+from actograph.hooks.hiding import VanishingHook
+from actograph.hooks.layer_hooks import LayerHooks, LeafHook
 from actograph.hooks.leaves import Select, leaf_modules, matches
 from actograph.layout.layer import Side
 
@@ -66,7 +68,7 @@ class FunctionalHooks:
         self._select = select
         self._prefix = prefix
         self._is_settled = wanted is not AUTO
-        self._owners: dict[int, tuple[nn.Module, str]] = {}
+        self._owners: dict[int, tuple[ref[nn.Module], str]] = {}
         self._leaves: set[int] = set()
         self._sites: dict[tuple[str, str], LeafHook | None] = {}  # by name and settings
         self._names: set[str] = set()
@@ -82,7 +84,7 @@ class FunctionalHooks:
             self.hooks.remark(NOT_COMPILED, is_asked_for=asked_for)
             return
         self.hooks.missing_when_compiled[NOT_COMPILED] = asked_for
-        self._owners = {id(module): (module, name) for name, module in model.named_modules()}
+        self._owners = {id(module): (ref(module), name) for name, module in model.named_modules()}
         self._leaves = {id(module) for module in leaf_modules(model).values()}
         self._handles = [
             model.register_forward_pre_hook(_Begin(self)),
@@ -156,7 +158,7 @@ class FunctionalHooks:
             if code.co_argcount and code.co_varnames[0] == "self":
                 module = frame.f_locals.get("self")
                 found = self._owners.get(id(module))
-                if found is not None and found[0] is module:
+                if found is not None and found[0]() is module:
                     return None if id(module) in self._leaves else found[1]
             frame = frame.f_back
         return None
@@ -209,13 +211,14 @@ class _ActivationMode(TorchFunctionMode):
 class _FunctionSite(LeafHook):
     """Measures what one function returns to one module."""
 
-    __slots__ = ("_function",)
+    __slots__ = ("_function", "_own_module")
 
     max_calls = MAX_CALLS
 
     def __init__(self, hooks: LayerHooks, name: str, module: nn.Module, function: str) -> None:
         super().__init__(hooks, name, module)
         self._function = function
+        self._own_module = module  # which nobody else keeps
 
     @property
     def kind(self) -> str:

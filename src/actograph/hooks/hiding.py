@@ -1,16 +1,16 @@
-"""`hidden`: a model without our hooks for a while, for TorchScript, which compiles every hook that it finds.
+"""`VanishingHook` and `hidden`: hooks that copies do not keep, and a model without its hooks for a while.
 
-No idea of who asks, nor of what hooks do.
+No idea of who asks, nor of what hooks do. TorchScript compiles every hook that it finds, and torch's encoder layers have a
+fast path for evaluation that they take only where there is none.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from torch import nn
-
-from actograph.hooks.layer_hooks import is_ours
 
 
 @contextlib.contextmanager
@@ -38,3 +38,25 @@ def hidden(model: nn.Module) -> Iterator[None]:
         for table, hooks in kept:
             table.clear()
             table.update(hooks)
+
+
+def is_ours(hook: object) -> bool:
+    """Tell whether a module's hook is one of these, or what a copy has instead of it."""
+    return (
+        isinstance(hook, VanishingHook) or getattr(hook, "__func__", None) is contextlib.nullcontext.__exit__
+    )
+
+
+class VanishingHook:
+    """A hook that a copy of its module does not keep.
+
+    Copies get the exit of a null context: it takes any arguments, does nothing, and is pickled without this package.
+    """
+
+    __slots__ = ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
+        return contextlib.nullcontext().__exit__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (contextlib.nullcontext(), "__exit__")

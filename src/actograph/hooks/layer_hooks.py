@@ -17,7 +17,8 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol, cast
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,8 @@ from torch.utils.hooks import RemovableHandle
 from actograph.hooks import compiled
 from actograph.hooks.channels import ChannelAxes
 from actograph.hooks.flat_region import flat_region
-from actograph.hooks.leaves import Select, leaf_modules, own_parameters, tensors_of
+from actograph.hooks.hiding import VanishingHook, hidden
+from actograph.hooks.leaves import Select, leaf_modules, own_parameters, scripted_modules, tensors_of
 from actograph.hooks.lineage import Kinship, Lineage, kinship
 from actograph.hooks.recomputation import is_in_backward, knows_backward
 from actograph.layout.layer import LayerInfo, Quantity, Side
@@ -42,6 +44,8 @@ MAX_CALLS = 4  # of one module in one forward that are told apart; later ones sh
 NO_GRADIENTS = (
     "gradients by the outputs of layers in compiled code are not recorded: train without compile to see them"
 )
+
+SCRIPTED = "{name} is not recorded: TorchScript does not call hooks"
 
 Gate = Callable[[nn.Module], bool]
 OnError = Callable[[Exception], None]
@@ -59,7 +63,7 @@ class Listener(Protocol):
 
 
 class LayerHooks:
-    """Hooks on one model's leaves. Use as a context manager, or `attach` and `detach`.
+    """Hooks on one model's leaves, which keep neither it nor them alive. Use as a context manager, or `attach` and `detach`.
 
     Args:
         model: the model; its leaves are looked up once.
@@ -97,7 +101,8 @@ class LayerHooks:
         on_remark: OnRemark | None = None,
     ) -> None:
         self.listener = listener
-        self.model = model
+        # may be gone before its parts: a wrapper that is made anew for each batch
+        self._model = ref(model)
         self.block = block
         self.on_layer = on_layer
         self.gate = gate
@@ -125,12 +130,21 @@ class LayerHooks:
         self.loss_scale = 1.0  # gradients are divided by it before they are measured
         leaves = leaf_modules(model, select) if outputs else {}
         self._leaves = [LeafHook(self, prefix + name, leaf) for name, leaf in leaves.items()]
+        self._scripted = scripted_modules(model) if outputs else []
+        self._fast_paths = [
+            ref(one)
+            for one in model.modules()
+            if isinstance(one, nn.TransformerEncoderLayer) and one is not model
+        ]
+        self._hidden: contextlib.ExitStack | None = None  # hooks of such layers, in the open forward
         self._handles: list[RemovableHandle] = []
 
     def attach(self) -> None:
         """Register the hooks; does nothing when they are registered."""
         if self._handles:
             return
+        for name in self._scripted:
+            self.remark(SCRIPTED.format(name=name), is_asked_for=True)
         compiled.forget_graphs(self._num_graphs)
         self._handles = [
             self.model.register_forward_pre_hook(_Enter(self), prepend=True, with_kwargs=True),
@@ -140,12 +154,25 @@ class LayerHooks:
 
     def detach(self) -> None:
         """Remove the hooks; does nothing when there are none."""
+        self._show_hidden()  # else it would come back
         for handle in self._handles:
             handle.remove()
         if self._handles:
             self._num_graphs = compiled.num_graphs()
         self._handles = []
         self.close_forward()
+
+    @property
+    def model(self) -> nn.Module:
+        """The model, while somebody keeps it."""
+        model = self._model()
+        assert model is not None, "the model is gone"
+        return model
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the model and all its leaves are gone, so that nothing calls these hooks any more."""
+        return self._model() is None and all(leaf.is_gone for leaf in self._leaves)
 
     @property
     def is_attached(self) -> bool:
@@ -185,13 +212,33 @@ class LayerHooks:
                 self._step_entered = self.step_number
             if self.listener is not None and inputs is not None:
                 self._tell_listener(self.listener, inputs)
+            if self._fast_paths and inputs is not None and not torch.is_grad_enabled():
+                self._hide_from_fast_paths()
         self.depth += 1
+
+    def _hide_from_fast_paths(self) -> None:
+        """Take the hooks off torch's encoder layers for this forward: with hooks they evaluate more slowly, to other bits.
+
+        In training mode they have no fast path, and reentrant checkpointing measures without gradients.
+        """
+        self._hidden = contextlib.ExitStack()
+        for known in self._fast_paths:
+            layer = known()
+            if layer is not None and not layer.training:
+                self._hidden.enter_context(hidden(layer))
+
+    def _show_hidden(self) -> None:
+        if self._hidden is not None:
+            self._hidden.close()
+            self._hidden = None
 
     def leave(self, output: object = None) -> None:
         """Close a forward of the model."""
         self.depth = max(self.depth - 1, 0)
         if self.depth:
             return
+        if self._hidden is not None:
+            self._show_hidden()
         self.forget_tensors()
         if self.is_heard and self.listener is not None:
             self.is_heard = False
@@ -201,12 +248,13 @@ class LayerHooks:
                 self.fail(error)
 
     def _tell_listener(self, listener: Listener, inputs: object) -> None:
-        self.is_heard = not is_in_backward() and not _is_tracing()
-        if not self.is_heard:
+        model = self._model()
+        self.is_heard = not is_in_backward() and not _is_tracing() and model is not None
+        if model is None or not self.is_heard:
             return
         start_s = self.clock()
         try:
-            listener.enter(self.model, inputs, is_measured=self.is_measuring)
+            listener.enter(model, inputs, is_measured=self.is_measuring)
         except Exception as error:
             self.fail(error)
         self.elapsed_s += self.clock() - start_s
@@ -219,6 +267,8 @@ class LayerHooks:
     def close_forward(self) -> None:
         """Take no forward for open any more."""
         self.depth, self.is_measuring, self.is_heard = 0, False, False
+        if self._hidden is not None:
+            self._show_hidden()
         self.forget_tensors()
 
     def _is_first(self, step_counted: int) -> bool:
@@ -230,20 +280,26 @@ class LayerHooks:
         if self.lineage is not None:
             self.lineage.clear()
 
-    def measures_now(self, step_counted: int = -1) -> bool:
+    def measures_now(self, step_counted: int = -1, part: nn.Module | None = None) -> bool:
         """Tell whether a leaf that is being called, and was counted last in that step, is to be measured.
 
         Outside a forward of the model (its parts are called one by one) the gate is asked for each call.
         """
-        return self.is_measuring if self.depth else self.may_measure() and self._is_first(step_counted)
+        return self.is_measuring if self.depth else self.may_measure(part) and self._is_first(step_counted)
 
-    def may_measure(self) -> bool:
-        """Ask the gate, but for a forward that repeats another, and one that is written down (``torch.jit.trace``)."""
-        return not (_is_tracing() or is_in_backward()) and self.gate(self.model)
+    def may_measure(self, part: nn.Module | None = None) -> bool:
+        """Ask the gate, but for a forward that repeats another, and one that is written down (``torch.jit.trace``).
 
-    def repeats_now(self) -> bool:
+        The mode that counts is that of the model, and where it is gone that of the part that is called.
+        """
+        model = self._model()
+        model = part if model is None else model
+        return not (_is_tracing() or is_in_backward()) and model is not None and self.gate(model)
+
+    def repeats_now(self, part: nn.Module) -> bool:
         """Tell whether the leaf that is being called repeats, for its gradients, a forward that was to be measured."""
-        return is_in_backward() and self.gate(self.model)
+        model = self._model()
+        return is_in_backward() and self.gate(part if model is None else model)
 
 
 def _is_tracing() -> bool:
@@ -253,28 +309,6 @@ def _is_tracing() -> bool:
 def hooks_on(model: nn.Module) -> list[LayerHooks]:
     """Return whose hooks are registered on a model."""
     return [hook.hooks for hook in model._forward_pre_hooks.values() if isinstance(hook, _Enter)]
-
-
-def is_ours(hook: object) -> bool:
-    """Tell whether a module's hook is one of these, or what a copy has instead of it."""
-    return (
-        isinstance(hook, VanishingHook) or getattr(hook, "__func__", None) is contextlib.nullcontext.__exit__
-    )
-
-
-class VanishingHook:
-    """A hook that a copy of its module does not keep.
-
-    Copies get the exit of a null context: it takes any arguments, does nothing, and is pickled without this package.
-    """
-
-    __slots__ = ()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
-        return contextlib.nullcontext().__exit__
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return getattr, (contextlib.nullcontext(), "__exit__")
 
 
 class _Enter(VanishingHook):
@@ -311,15 +345,15 @@ class LeafHook(VanishingHook):
     """Measures one module's outputs; knows its slots by call index and path."""
 
     __slots__ = (
-        "__weakref__", "_call", "_forward_number", "_gradient_hooks", "_infos", "_kin", "_name", "_slots", "_step_counted",
-        "flat", "hooks", "key", "module",
+        "__weakref__", "_call", "_forward_number", "_gradient_hooks", "_infos", "_kin", "_module", "_name", "_slots",
+        "_step_counted", "flat", "hooks", "key",
     )  # fmt: skip
 
     max_calls = MAX_CALLS
 
     def __init__(self, hooks: LayerHooks, name: str, module: nn.Module) -> None:
         self.hooks = hooks
-        self.module = module
+        self._module: Callable[[], nn.Module] = ref(module)  # type: ignore[assignment]  # alive while it is called
         self.flat = flat_region(module)
         self._kin = kinship(module)
         self._name = name
@@ -330,6 +364,16 @@ class LeafHook(VanishingHook):
         self._forward_number = -1
         self._step_counted = -1
         self.key = compiled.register_leaf(self)
+
+    @property
+    def module(self) -> nn.Module:
+        """The module, while somebody keeps it."""
+        return self._module()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nobody keeps the module any more."""
+        return cast("nn.Module | None", self._module()) is None
 
     @property
     def kind(self) -> str:
@@ -348,8 +392,8 @@ class LeafHook(VanishingHook):
         if torch.compiler.is_compiling():
             compiled.outputs(hooks.turn, self.key, output)
             return
-        if not hooks.measures_now(self._step_counted):
-            if hooks.gradients and hooks.repeats_now():
+        if not hooks.measures_now(self._step_counted, module):
+            if hooks.gradients and hooks.repeats_now(module):
                 for path, tensor in tensors_of(output):
                     self._watch_gradient(self._peek_call(), path, tensor)
             return
@@ -375,7 +419,7 @@ class LeafHook(VanishingHook):
     def observe_compiled(self, tensors: Sequence[Tensor], paths: Sequence[str]) -> None:
         """Measure what a call in compiled code has returned: tensors that have nothing to do with others."""
         hooks = self.hooks
-        if not (hooks.is_attached and hooks.measures_now(self._step_counted)):
+        if not (hooks.is_attached and hooks.measures_now(self._step_counted, self._module())):
             return
         hooks.has_seen_compiled = True
         for line, is_asked_for in hooks.missing_when_compiled.items():
@@ -399,7 +443,7 @@ class LeafHook(VanishingHook):
     def observe_input(self, x: Tensor) -> None:
         """Look for the flat region in the input of the call that is about to come."""
         hooks = self.hooks
-        if not (hooks.is_attached and hooks.measures_now(self._step_counted)):
+        if not (hooks.is_attached and hooks.measures_now(self._step_counted, self._module())):
             return
         start_s = hooks.clock()
         try:
@@ -445,7 +489,7 @@ class LeafHook(VanishingHook):
 
     def _comes_first(self) -> bool:
         """Tell whether no other hook has seen the output before."""
-        return next(iter(self.module._forward_hooks.values())) is self
+        return next(iter(self._module()._forward_hooks.values())) is self
 
     def _watch_gradient(self, call: int, path: str, output: Tensor) -> None:
         """Measure the gradient by an output when it comes; a leaf of the graph (a parameter) would keep the hook."""

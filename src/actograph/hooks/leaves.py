@@ -9,7 +9,9 @@ import dataclasses
 import fnmatch
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from actograph.errors import UsageError
 
@@ -18,14 +20,17 @@ Select = str | type[nn.Module] | Callable[[str, nn.Module], bool] | Sequence["Se
 
 ROOT_NAME = "model"  # the name of a model that is itself a leaf
 OPAQUE = (nn.MultiheadAttention,)  # their children are parameters in disguise and are never called
+# layers of torch's own that people give children (fake quantization, a low-rank addition): layers all the same
+WITH_CHILDREN = (nn.Linear, _ConvNd, nn.Embedding)
 HOLDERS = (nn.ParameterList, nn.ParameterDict)  # parameters of the module that has them; never called either
 
 
 def leaf_modules(model: nn.Module, select: Select | None = None) -> dict[str, nn.Module]:
     """Return the modules to hook by qualified name, each module once, in definition order.
 
-    Leaves are modules without children; one whose only children hold parameters or parametrizations is a leaf too. Raises
-    UsageError when ``select`` matches none of them.
+    Leaves are modules without children; one whose only children hold parameters or parametrizations is a leaf too, and so is
+    a kind of `torch.nn.Linear` (convolution, embedding) that has children, which are looked at as well. What TorchScript has
+    compiled has none. Raises UsageError when ``select`` matches none of them.
     """
     leaves = {name or ROOT_NAME: module for name, module in _walk(model, "")}
     if select is None:
@@ -34,6 +39,13 @@ def leaf_modules(model: nn.Module, select: Select | None = None) -> dict[str, nn
     if not chosen:
         raise UsageError(f"select={select!r} matches no layer; the layers are {', '.join(leaves)}")
     return chosen
+
+
+def scripted_modules(model: nn.Module) -> list[str]:
+    """Return the names of the parts of a model, itself among them, that TorchScript runs: they take no hooks."""
+    names = [name for name, one in model.named_modules() if isinstance(one, torch.jit.ScriptModule)]
+    outer = [name for name in names if not any(name.startswith(f"{one}.") for one in names if one)]
+    return outer if "" not in outer else [ROOT_NAME]
 
 
 def own_parameters(leaf: nn.Module) -> Iterator[nn.Parameter]:
@@ -61,7 +73,7 @@ def tensors_of(output: object, path: str = "") -> Iterator[tuple[str, Tensor]]:
 
 def _walk(module: nn.Module, name: str, seen: set[int] | None = None) -> Iterator[tuple[str, nn.Module]]:
     seen = set() if seen is None else seen
-    if id(module) in seen:
+    if id(module) in seen or isinstance(module, torch.jit.ScriptModule):
         return
     seen.add(id(module))
     children = {
@@ -72,6 +84,8 @@ def _walk(module: nn.Module, name: str, seen: set[int] | None = None) -> Iterato
     if not children or isinstance(module, OPAQUE):
         yield name, module
         return
+    if isinstance(module, WITH_CHILDREN):
+        yield name, module
     for key, child in children.items():
         yield from _walk(child, _join(name, key), seen)
 

@@ -53,6 +53,7 @@ class TrainerRun:
         self.options = options
         self._recording: Recording | None = None
         self._observer: Observer | None = None
+        self._model: nn.Module | None = None  # of the fit
         self._undo = contextlib.ExitStack()  # what was put in place for the fit
         self.is_fitting = False  # a run has begun and not ended
         self._phase: tuple[str, int | None] | None = None
@@ -87,6 +88,7 @@ class TrainerRun:
             self._recording = watch(model, optimizers, **options)
         else:
             self._warn_of_options()
+            self._model = model  # which may stand for another library's, and nobody else keeps
             self._observer.adopt(model, parts)
             self._recording = self._observer.recording
         if isinstance(optimizers, StandIn):
@@ -121,7 +123,7 @@ class TrainerRun:
             self._observer.recording.is_paused = False
         if not self.is_fitting:
             return
-        self.is_fitting = False
+        self.is_fitting, self._model = False, None
         self._undo.close()
         if self._observer is None:
             self.recording.close(status)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from weakref import WeakMethod
+from weakref import WeakMethod, ref
 
 import torch
 from torch import nn
@@ -27,7 +28,7 @@ from actograph.hooks.recomputation import will_be_repeated
 from actograph.observe.backward import BackwardListener
 from actograph.observe.lead import Lead
 from actograph.observe.patches import listeners, patched
-from actograph.observe.roots import Roots, is_symbolic
+from actograph.observe.roots import Roots, is_being_made, is_symbolic
 from actograph.recording.recording import Recording
 
 
@@ -47,10 +48,12 @@ class Observer:
         self._gradients = gradients
         self._complain = complain
         self._lead = Lead()
-        self._optimizers: dict[Optimizer, int] = {}
-        self._running: Optimizer | None = None  # others that step inside its step are its own business
+        self._running: ref[Optimizer] | None = None  # others that step inside its step are its own business
         self._backward = _Listener(self, self._guarded, gradients=gradients)
         self._is_active = False
+        self._lock = (
+            threading.RLock()
+        )  # a script may train several models at once, each on a thread of its own
         self._undo = contextlib.ExitStack()
         recording.on_error = self._fail
         recording.on_remark = self._note_remark
@@ -100,10 +103,11 @@ class Observer:
     def _guarded(self, action: Callable[..., None], *args: object) -> None:
         if not self._is_active or self.recording.is_paused:
             return
-        try:
-            action(*args)
-        except Exception as error:
-            self._fail(error)
+        with self._lock:
+            try:
+                action(*args)
+            except Exception as error:
+                self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         self.stop()
@@ -124,7 +128,7 @@ class Observer:
             self._guarded(self.recording.targets, None, None)
         if self.roots.is_settled(module) or not (torch.is_grad_enabled() or will_be_repeated()):
             return
-        if not is_symbolic(args):
+        if not (is_symbolic(args) or torch.jit.is_tracing() or is_being_made()):  # type: ignore[attr-defined, no-untyped-call]
             self._guarded(self._attach, module, args)
 
     def _attach(self, module: nn.Module, args: object, *, is_running: bool = True) -> None:
@@ -139,19 +143,19 @@ class Observer:
     def _begin_update(
         self, optimizer: Optimizer, args: Sequence[object], kwargs: Mapping[str, object]
     ) -> None:
-        if self._running is None:
-            self._running = optimizer
-        if self._running is not optimizer:
+        running = None if self._running is None else self._running()
+        if running is None:
+            self._running = ref(optimizer)
+        elif running is not optimizer:
             return
         # clipped before it was known whose gradients these are
         is_unmeasured = self._gradients and self._backward.is_clipped
-        if optimizer not in self._optimizers and self.recording.is_open and not is_unmeasured:
+        if optimizer not in self.recording and self.recording.is_open and not is_unmeasured:
             self._add(optimizer)
-        if optimizer in self._optimizers:
+        if optimizer in self.recording:
             self.recording.begin_update(optimizer, args, kwargs)
 
     def _add(self, optimizer: Optimizer) -> None:
-        self._optimizers[optimizer] = len(self._optimizers)
         self.recording.optimizer(optimizer, gradients=self._gradients, hooked=False)
         self.roots.look_again()
 
@@ -159,10 +163,10 @@ class Observer:
         self._guarded(self._end_update, optimizer)
 
     def _end_update(self, optimizer: Optimizer) -> None:
-        if self._running is not optimizer:
+        if self._running is None or self._running() is not optimizer:
             return
         self._running = None
-        if optimizer not in self._optimizers:
+        if optimizer not in self.recording:
             # it has a closure or its gradients were clipped: its updates are seen from the next one on
             self._add(optimizer)
         else:
@@ -170,7 +174,7 @@ class Observer:
         self.recording.note_update(optimizer)
         self.recording.note_losses(optimizer)
         self._backward.forget()
-        if self._lead.ends_step(self._optimizers[optimizer], is_open=self.recording.is_open):
+        if self._lead.ends_step(self.recording.number_of(optimizer), is_open=self.recording.is_open):
             self.recording.end_step()
 
 

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from types import FrameType
 from weakref import WeakValueDictionary
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
+
+from actograph.train.distributed import plain_model
 
 REASONS: dict[type[nn.Module], str] = {
     torch.fx.GraphModule: "a traced graph has no layers to tell apart",
     torch.jit.ScriptModule: "TorchScript does not call hooks",
     nn.DataParallel: "DataParallel copies the model at each forward; DistributedDataParallel is recorded",
 }
+CONSTRUCTOR = "__init__"
 
 
 class Roots:
@@ -40,7 +45,10 @@ class Roots:
         Of a model wrapped by ``torch.compile`` that is the model inside, whose forward has not begun.
         """
         self._seen[id(module)] = module
-        module = _inside(module)
+        module = plain_model(_inside(module))
+        if isinstance(module, ParametrizationList):  # a weight is being computed, as when it is registered
+            self._settle(module)
+            return []
         reason = _reason_against(module)
         if reason is not None:
             self._settle(module)
@@ -73,6 +81,21 @@ class Roots:
             return
         for child in module.children():
             yield from self._new_parts(child)
+
+
+def is_being_made() -> bool:
+    """Tell whether a module's constructor is running, which calls a part of it to see the shape that it returns.
+
+    Looks through the Python stack. What is called in there is a part of something that has not been called yet.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        is_constructor = code.co_name == CONSTRUCTOR and code.co_argcount > 0
+        if is_constructor and isinstance(frame.f_locals.get(code.co_varnames[0]), nn.Module):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def is_symbolic(args: object) -> bool:

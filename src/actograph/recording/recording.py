@@ -5,7 +5,7 @@ a driver needs: `attach`, `optimizer`, `phase`, `loss`, `gradients`, `step`, `cl
 given has stepped; micro-batches before that merge into it. Steps count from 0 over the life of the recording. A driver that
 sees every optimizer's step by itself gives them with ``hooked=False`` and says what comes when: `begin_update`,
 `end_update`, `note_update`, `note_losses`, `end_step`. For facts (docs/design/0013) a driver also says `before_backward` and
-`loss_call`, or `targets`.
+`loss_call`, or `targets`. No model and no optimizer is kept alive.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,7 @@ from actograph.layout.row import Counts, Floats
 from actograph.recording.cadence import EveryNth
 from actograph.recording.facts.loss_call import NO_CLASS, LossCall
 from actograph.recording.facts.recorder import FactRecorder
+from actograph.recording.lifetimes import Lifetimes
 from actograph.recording.order import LayerOrder
 from actograph.recording.pacing import FREE_S, Pacer
 from actograph.recording.parameters import ParameterRecorder
@@ -44,7 +46,7 @@ from actograph.runlog.view import RunView
 from actograph.sketch.block import Block
 from actograph.sketch.native import Bytes
 from actograph.sketch.transit import StepRows
-from actograph.train.distributed import plain_model
+from actograph.train.distributed import makes_copies, plain_model
 from actograph.train.momentum import momentum_of
 from actograph.train.waiting import MAX_WAITING, Waiting
 
@@ -94,15 +96,25 @@ class Recording:
         self._clock = clock
         self._block = Block()
         self._order = LayerOrder()
-        self._hooks: dict[int, LayerHooks] = {}  # by id of the model, which the hooks keep alive
+        self._models = Lifetimes[nn.Module](self._let_go_of_model)
+        self._num_models = 0  # seen so far
+        self._hooks: dict[int, LayerHooks] = {}  # by id of the model, while it lives
         self._functions: dict[int, FunctionalHooks] = {}  # likewise
+        # of models that are gone while parts of them may live
+        self._orphans: list[tuple[LayerHooks, FunctionalHooks]] = []
+        self._has_seen_compiled = False  # in a model that is gone
         self._functional = check_functional(functional) if layers else False
         self._layers = layers
         self._grad = grad
         self.on_error: OnError | None = None  # of models attached from now on: see `LayerHooks`
         self.on_remark: OnRemark | None = None  # told, not warned of, what is not recorded
-        self._optimizers: list[torch.optim.Optimizer] = []
-        self._handles: dict[torch.optim.Optimizer, list[RemovableHandle]] = {}
+        self._optimizers = Lifetimes[torch.optim.Optimizer](self._let_go_of_optimizer)
+        self._numbers: dict[
+            int, int
+        ] = {}  # of optimizers in the order in which they came, by id, while they live
+        self._known: dict[int, ref[torch.optim.Optimizer]] = {}  # by number
+        self._num_optimizers = 0  # seen so far
+        self._handles: dict[int, list[RemovableHandle]] = {}  # by number
         self._parameters = ParameterRecorder(writer)
         self._facts = FactRecorder(writer)
         self._parameters_s = 0.0  # what measuring parameters took in the open step
@@ -118,6 +130,7 @@ class Recording:
         self._step = 0
         self.has_forward = False  # gradients enabled, in whatever mode, since the last step ended
         self._step_began_s: float | None = None  # when the first forward of the open step began
+        self._step_ended_s: float | None = None  # when the one before it ended
         self._usual_loss: float | None = None  # running mean
         self._losses: list[Tensor | float] = []  # of the open step's micro-batches
         self._on_the_way: deque[tuple[int, StepRows]] = deque()  # rows, by step
@@ -138,13 +151,14 @@ class Recording:
             model, is_running = plain_model(model), False
         hooks = self._hooks.get(id(model))
         if hooks is None:
-            prefix = f"{type(model).__name__.lower()}{len(self._hooks)}." if self._hooks else ""
+            prefix = f"{type(model).__name__.lower()}{self._num_models}." if self._num_models else ""
             hooks = LayerHooks(
                 model, self._block, self._add_layer, self._gate, self._select, prefix, self._clock,
                 outputs=self._layers, gradients=self._grad, on_error=self.on_error, listener=_ForwardFacts(self),
                 on_remark=self._note_remark,
             )  # fmt: skip
-            self._hooks[id(model)] = hooks
+            self._hooks[self._models.add(model)] = hooks
+            self._num_models += 1
             self._functions[id(model)] = FunctionalHooks(
                 hooks, self._functional if self._layers else False, self._select, prefix
             )
@@ -168,16 +182,18 @@ class Recording:
         it steps.
         """
         if optimizer not in self._optimizers:
-            self._optimizers.append(optimizer)
-        index = self._optimizers.index(optimizer)
-        self._facts.add_optimizer(optimizer, _suffix(index, 0))
+            self._numbers[self._optimizers.add(optimizer)] = self._num_optimizers
+            self._known[self._num_optimizers] = ref(optimizer)
+            self._num_optimizers += 1
+        index = self.number_of(optimizer)
+        self._facts.add_optimizer(index, optimizer, _suffix(index, 0))
         if gradients:
-            self._parameters.add_optimizer(optimizer, _suffix(index, 0))
+            self._parameters.add_optimizer(index, optimizer, _suffix(index, 0))
         else:
-            self._parameters.discard(optimizer)
-        for handle in self._handles.pop(optimizer, ()):
+            self._parameters.discard(index)
+        for handle in self._handles.pop(index, ()):
             handle.remove()
-        handles = self._handles[optimizer] = []
+        handles = self._handles[index] = []
         if not hooked:
             return
         handles.append(optimizer.register_step_pre_hook(self.begin_update))
@@ -258,7 +274,7 @@ class Recording:
         """
         if optimizer not in self._optimizers:
             return
-        index = self._optimizers.index(optimizer)
+        index = self.number_of(optimizer)
         step = max(self._step - 1, 0) if has_moved and index == 0 else self._step  # it has ended the step
         self._facts.scaled_step(f"optimizer{_suffix(index, 0)}", step, scale, has_moved=has_moved)
         if index == 0 and not has_moved:
@@ -285,7 +301,7 @@ class Recording:
 
         In the training phase they belong to the step that ended last, in another phase to the end of what was trained.
         """
-        if not self._optimizers and self._phase in (None, TRAIN):
+        if not self._num_optimizers and self._phase in (None, TRAIN):
             self.end_step()
         at = max(self._step - 1, 0)
         for name, value in scalars.items():
@@ -302,20 +318,20 @@ class Recording:
         self._losses = []
         self._facts.close()
         self._drain()
-        for optimizer in self._optimizers:
-            self._parameters.discard(optimizer)  # lets go of its copy of the weights
+        for number in range(self._num_optimizers):
+            self._parameters.discard(number)  # lets go of its copy of the weights
         self._note_cost()
         self._writer.close(status)
 
     def detach(self) -> None:
         """Take all hooks off and store nothing: what was recorded stays with this object."""
-        for functions in self._functions.values():
+        for functions in (*self._functions.values(), *(one for _, one in self._orphans)):
             functions.detach()
-        for hooks in self._hooks.values():
+        for hooks in (*self._hooks.values(), *(one for one, _ in self._orphans)):
             hooks.detach()
-        for handle in itertools.chain(*self._handles.values()):
+        handles, self._handles = self._handles, {}
+        for handle in itertools.chain(*handles.values()):
             handle.remove()
-        self._handles = {}
         self._facts.forget()
         self.undo.close()
 
@@ -343,7 +359,7 @@ class Recording:
 
     def _set_scale(self, scale: float) -> None:
         self._loss_scale = scale
-        for hooks in self._hooks.values():
+        for hooks in (*self._hooks.values(), *(one for one, _ in self._orphans)):
             hooks.loss_scale = scale
 
     @property
@@ -359,7 +375,15 @@ class Recording:
     @property
     def has_seen_compiled(self) -> bool:
         """Whether a layer in compiled code was measured."""
-        return any(hooks.has_seen_compiled for hooks in self._hooks.values())
+        hooks = (*self._hooks.values(), *(one for one, _ in self._orphans))
+        return self._has_seen_compiled or any(one.has_seen_compiled for one in hooks)
+
+    def number_of(self, optimizer: torch.optim.Optimizer) -> int:
+        """Return how many optimizers had been given before this one, which must have been."""
+        return self._numbers[id(optimizer)]
+
+    def __contains__(self, optimizer: object) -> bool:
+        return optimizer in self._optimizers
 
     def view(self) -> RunView:
         """Return the run as it is now."""
@@ -429,6 +453,20 @@ class Recording:
         if self._order.add(layer, self._writer.layers):
             self._writer.add_layer(layer)
 
+    def _let_go_of_model(self, key: int) -> None:
+        """Keep nothing of a model that is gone but what was recorded of it."""
+        functions, hooks = self._functions.pop(key, None), self._hooks.pop(key, None)
+        if hooks is not None and functions is not None:
+            self._orphans.append((hooks, functions))  # its parts may live: they are still alive just now
+        self._facts.forget_model(key)
+
+    def _let_go_of_optimizer(self, key: int) -> None:
+        number = self._numbers.pop(key)
+        del self._known[number]
+        self._handles.pop(number, None)
+        self._parameters.discard(number)
+        self._facts.forget_optimizer(number)
+
     # What a driver says that gives its optimizers with ``hooked=False``
 
     def begin_update(
@@ -441,13 +479,14 @@ class Recording:
             return
         is_recorded = self._pacer.records_now
         if not (is_recorded or self._pacer.records_next):
-            self._facts.count_update(optimizer)
+            self._facts.count_update(self._numbers[id(optimizer)])
             return
         began_s = self._clock()
         has_closure = kwargs.get("closure", args[1] if len(args) > 1 else None) is not None
-        self._facts.begin_update(optimizer, is_recorded=is_recorded, has_gradients=not has_closure)
-        if is_recorded and optimizer in self._parameters:
-            self._parameters.begin_update(optimizer, has_gradients=not has_closure)
+        index = self._numbers[id(optimizer)]
+        self._facts.begin_update(index, optimizer, is_recorded=is_recorded, has_gradients=not has_closure)
+        if is_recorded and index in self._parameters.watched:
+            self._parameters.begin_update(index, optimizer, has_gradients=not has_closure)
         spent_s = self._clock() - began_s
         if is_recorded:
             self._parameters_s += spent_s
@@ -456,22 +495,21 @@ class Recording:
 
     def end_update(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         """Measure what the optimizer has changed."""
-        if self._pacer.records_now and optimizer in self._parameters:
+        index = self._numbers[id(optimizer)]
+        if self._pacer.records_now and index in self._parameters.watched:
             began_s = self._clock()
-            self._parameters.end_update(optimizer, self._step)
+            self._parameters.end_update(index, self._step)
             self._num_waiting += 1
             self._parameters_s += self._clock() - began_s
 
     def note_update(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         """Note facts about the update that an optimizer has made."""
         began_s = self._clock()
-        index = self._optimizers.index(optimizer)
+        index = self._numbers[id(optimizer)]
         self._facts.after_update(
-            optimizer, f"optimizer{_suffix(index, 0)}", self._step, is_recorded=self._pacer.records_now
+            index, optimizer, f"optimizer{_suffix(index, 0)}", self._step, is_recorded=self._pacer.records_now
         )
-        self._num_waiting += (
-            self._pacer.records_now and optimizer not in self._parameters
-        )  # else counted already
+        self._num_waiting += self._pacer.records_now and index not in self._parameters.watched  # else counted
         self._parameters_s += self._clock() - began_s
 
     def _after_optimizer_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
@@ -479,7 +517,7 @@ class Recording:
 
     def note_losses(self, optimizer: torch.optim.Optimizer) -> None:
         """Take the losses noted since the last time as this optimizer's, where several have losses of their own."""
-        self._note_loss(LOSS + _suffix(self._optimizers.index(optimizer), 0))
+        self._note_loss(LOSS + _suffix(self.number_of(optimizer), 0))
 
     def end_step(self) -> None:
         """End the open step: what was measured since the last one is its row."""
@@ -496,23 +534,38 @@ class Recording:
         elif self._num_waiting >= MAX_WAITING:
             self._drain(waits=False)
         now_s = self._clock()
-        elapsed_s = now_s - (began_s if self._step_began_s is None else self._step_began_s)
+        # a step in which no forward was seen has lasted since the one before
+        since_s = self._step_ended_s or began_s if self._step_began_s is None else self._step_began_s
+        elapsed_s = now_s - since_s
         outcomes_s, self._outcomes_s = self._outcomes_s, 0.0
         self._loss_pacer.end_step(elapsed_s, outcomes_s)
         measuring_s = measured_s - began_s + self._take_hook_time()
         self._pacer.end_step(elapsed_s, measuring_s, now_s - measured_s + outcomes_s)
-        self._step_began_s = None
+        self._step_began_s, self._step_ended_s = None, now_s
         self.has_forward = False
         self._left_out = []
         self._step += 1
-        for hooks in self._hooks.values():
+        for hooks in tuple(self._hooks.values()):
             hooks.end_step()
+        if self._orphans:
+            self._end_step_of_orphans()
+
+    def _end_step_of_orphans(self) -> None:
+        orphans, self._orphans = self._orphans, []
+        for hooks, functions in orphans:
+            self._parameters_s += hooks.elapsed_s
+            hooks.elapsed_s = 0.0
+            hooks.end_step()
+            if hooks.is_gone:
+                self._has_seen_compiled = self._has_seen_compiled or hooks.has_seen_compiled
+            else:
+                self._orphans.append((hooks, functions))
 
     def _take_hook_time(self) -> float:
         total_s, self._parameters_s = self._parameters_s, 0.0
         if self._pacer.records_now:
             total_s, self._ahead_s = total_s + self._ahead_s, 0.0
-        for hooks in self._hooks.values():
+        for hooks in tuple(self._hooks.values()):
             total_s += hooks.elapsed_s
             hooks.elapsed_s = 0.0
         return total_s
@@ -536,7 +589,10 @@ class Recording:
         self._writer.add_block(Bucket(step, step, 1, rows, hist, fired))
 
     def _note_rates(self) -> None:
-        for optimizer_index, optimizer in enumerate(self._optimizers):
+        for optimizer_index, known in tuple(self._known.items()):
+            optimizer = known()
+            if optimizer is None:
+                continue
             for group_index, group in enumerate(optimizer.param_groups):
                 suffix = _suffix(optimizer_index, group_index)
                 self._writer.add_scalar(f"lr{suffix}", self._step, float(group["lr"]))
@@ -623,7 +679,7 @@ def status_after(kind: type[BaseException] | None) -> str:
 
 def check_unattached(model: nn.Module) -> None:
     """Raise UsageError when the model cannot be recorded."""
-    if isinstance(model, nn.DataParallel):
+    if isinstance(model, nn.DataParallel) and makes_copies(model):
         raise UsageError(
             "DataParallel copies the model at each forward; record a DistributedDataParallel or plain model"
         )

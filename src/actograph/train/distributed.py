@@ -165,5 +165,15 @@ class BatchParts:
 
 
 def plain_model(model: nn.Module) -> nn.Module:
-    """Return the model inside of torch's DDP; any other as it is."""
-    return model.module if isinstance(model, DistributedDataParallel) else model
+    """Return the model inside of torch's DDP, or of a DataParallel that makes no copies of it; any other as it is."""
+    is_wrapper = isinstance(model, DistributedDataParallel) or (
+        isinstance(model, nn.DataParallel) and not makes_copies(model)
+    )
+    inside = model.module if is_wrapper else model
+    assert isinstance(inside, nn.Module)
+    return inside
+
+
+def makes_copies(model: nn.DataParallel[nn.Module]) -> bool:
+    """Tell whether a DataParallel calls copies of its model: not with one device, nor with none, as on the CPU."""
+    return len(model.device_ids) > 1

@@ -55,12 +55,17 @@ class CutFacts:
         """Take a model into account."""
         self._prefixes[id(model)] = prefix
 
-    def look_for(self, model: nn.Module, missing: Sequence[Tensor], step: int) -> None:
-        """Look into the model's next forward: since ``step`` these parameters have no gradients."""
+    def forget_model(self, key: int) -> None:
+        """Let go of a model that is gone."""
+        for table in (self._prefixes, self._searches, self._searched):
+            table.pop(key, None)
+
+    def look_for(self, key: int, missing: Sequence[Tensor], step: int) -> None:
+        """Look into the next forward of a model, by id: since ``step`` these parameters have no gradients."""
         ids = frozenset(id(p) for p in missing)
-        if self._searched.get(id(model)) != ids:
-            self._searched[id(model)] = ids
-            self._searches[id(model)] = _Search(ids, step)
+        if key in self._prefixes and self._searched.get(key) != ids:
+            self._searched[key] = ids
+            self._searches[key] = _Search(ids, step)
 
     def enter(self, model: nn.Module, inputs: object) -> None:
         """Begin to look, if that was asked for."""

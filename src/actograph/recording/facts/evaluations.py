@@ -16,7 +16,7 @@ from torch import Tensor
 
 from actograph.layout.row import Floats
 from actograph.recording.facts.inputs import first_of
-from actograph.recording.facts.loss_call import LossCall
+from actograph.recording.facts.loss_call import LossCall, num_samples
 from actograph.recording.facts.outcomes import Part, Task, num_parts, outcome_of
 from actograph.recording.facts.samples import SampleSet, fingerprints
 from actograph.recording.facts.thinning import is_looked_at
@@ -110,7 +110,7 @@ class EvaluationFacts:
         if place.open is None:
             zero = torch.zeros((), dtype=torch.float64, device=result.device)
             place.open = _Evaluation(max(step - 1, 0), zero)
-        self._add_up(place.open, call, result.detach(), len(outputs))
+        self._add_up(place.open, call, result.detach(), num_samples(outputs))
 
     def _add_up(self, one: _Evaluation, call: LossCall, result: Tensor, num: int) -> None:
         total = result.to(torch.float64).sum()

@@ -33,6 +33,10 @@ class FlowFacts:
         """Take a model into account."""
         self._waiting[id(model)] = prefix
 
+    def forget_model(self, key: int) -> None:
+        """Let go of a model that is gone."""
+        self._waiting.pop(key, None)
+
     def leave(self, model: nn.Module, output: object, step: int) -> None:
         """Look at the graph of the first forward in training that has one."""
         prefix = self._waiting.get(id(model))

@@ -82,6 +82,10 @@ class InputFacts:
         name = prefix.rstrip(".") or ROOT_NAME
         self._sources[id(model)] = _Source(name, f"@{name}" if prefix else "")
 
+    def forget_model(self, key: int) -> None:
+        """Let go of a model that is gone; what was measured of its inputs still counts."""
+        self._sources.pop(key, None)
+
     def begin(self, model: nn.Module, inputs: object) -> None:
         """Remember what a training forward gets, until the next one: it is looked at if its loss is strange."""
         if torch.is_grad_enabled():
@@ -90,7 +94,7 @@ class InputFacts:
 
     def look_back(self, step: int) -> None:
         """Look whether the inputs of the last forwards were finite, and of more than one value."""
-        for source in self._sources.values():
+        for source in tuple(self._sources.values()):
             found = None if source.last is None else source.last()
             if found is not None and found.device.type == "cpu":  # elsewhere recorded steps have to do
                 source.looked_back_at = step
@@ -133,10 +137,10 @@ class InputFacts:
 
     def end_step(self, step: int) -> None:
         """Let what was measured since the last step wait on its device."""
-        for source, slot in self._measured.values():
+        measured, self._measured = self._measured, {}
+        for source, slot in measured.values():
             self._rows.add((source, step, source.batch_size), slot.values.clone())
             slot.values.copy_(self._empty[slot.values.device])
-        self._measured = {}
 
     def _take_rows(self, *, waits: bool) -> None:
         for (source, step, batch_size), row in self._rows.take(waits=waits):

@@ -60,21 +60,21 @@ class LeftoverFacts:
 
     def __init__(self, table: FactTable) -> None:
         self._table = table
-        self._optimizers: dict[torch.optim.Optimizer, _Optimizer] = {}
+        self._optimizers: dict[int, _Optimizer] = {}  # by number
         self._waiting = Waiting[tuple[str, int]]()
 
     def before_backward(self) -> None:
         """Look at what gradients there are before a backward adds to them."""
-        for one in self._optimizers.values():
+        for one in tuple(self._optimizers.values()):
             one.has_seen_backward = True
             for gradient in one.gradients:
                 gradient.before_backward()
 
-    def after_update(self, optimizer: torch.optim.Optimizer, subject: str, step: int) -> None:
+    def after_update(self, number: int, optimizer: torch.optim.Optimizer, subject: str, step: int) -> None:
         """Note whether the gradients that were used held some that had been used before."""
-        one = self._optimizers.get(optimizer)
+        one = self._optimizers.get(number)
         if one is None or not one.gradients:
-            one = self._optimizers[optimizer] = _Optimizer(subject, _some_gradients(optimizer))
+            one = self._optimizers[number] = _Optimizer(subject, _some_gradients(optimizer))
         elif one.has_seen_backward:
             self._table.look(FactKind.LEFTOVER_GRADIENT, step)
             added = [g.leftover for g in one.gradients if g.leftover is not None and g.was_added_to]
@@ -91,6 +91,10 @@ class LeftoverFacts:
         for (subject, step), numbers in self._waiting.take(waits=waits):
             if numbers.any():
                 self._table.note(FactKind.LEFTOVER_GRADIENT, subject, step)
+
+    def forget_optimizer(self, number: int) -> None:
+        """Let go of an optimizer that is gone, and of its gradients."""
+        self._optimizers.pop(number, None)
 
     def forget(self) -> None:
         """Let go of all optimizers."""

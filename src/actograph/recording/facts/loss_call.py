@@ -84,3 +84,8 @@ def loss_call_of(
 def is_one_number(value: object) -> bool:
     """Tell whether a value is a tensor that holds one number."""
     return isinstance(value, Tensor) and value.numel() == 1
+
+
+def num_samples(outputs: Tensor) -> int:
+    """Return how many samples outputs are of; one number is of one."""
+    return len(outputs) if outputs.ndim else 1

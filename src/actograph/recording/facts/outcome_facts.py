@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from actograph.layout.row import Floats
-from actograph.recording.facts.loss_call import LossCall, is_one_number
+from actograph.recording.facts.loss_call import LossCall, is_one_number, num_samples
 from actograph.recording.facts.outcomes import (
     MAX_JOINED,
     Outcome,
@@ -112,7 +113,7 @@ class OutcomeFacts:
         ] = []  # small calls that will be looked at together, and their steps
         self._waiting = Waiting[_Note]()
         self._num_since_backward = 0  # calls
-        self._last: LossCall | None = None  # of these
+        self._last: _Last | None = None  # of these
         self._backwards = Waiting[tuple[str, int, int]]()
         self._num_calls = 0
 
@@ -120,7 +121,7 @@ class OutcomeFacts:
         """Note a call of a loss in a step that is looked at."""
         number, self._num_calls = self._num_calls, self._num_calls + 1
         self._num_since_backward += 1
-        self._last = call
+        self._last = _last_of(call)
         if not (number < FIRST_CALLS or is_looked_at(number, SHARE)) or task_of(call) is None:
             self._note_shapes(call, step)
             return
@@ -161,25 +162,19 @@ class OutcomeFacts:
 
     def note_backward(self, value: object, step: int) -> None:
         """Note the number that a backward begins with, beside what the one loss before it returned."""
-        call, num_calls = self._last, self._num_since_backward
+        last, num_calls = self._last, self._num_since_backward
         self._last, self._num_since_backward = None, 0
-        if call is None or num_calls != 1 or not isinstance(value, Tensor) or not is_one_number(value):
+        if last is None or num_calls != 1 or not isinstance(value, Tensor) or not is_one_number(value):
             return
-        result, outputs = call.result, call.outputs
-        if not isinstance(result, Tensor) or not result.numel() or not isinstance(outputs, Tensor):
-            return
+        name, num, result = last
         if value.device != result.device or not is_measurable(result):
             return
         if value.device.type == "cpu":
-            mean = result.detach() if result.numel() == 1 else result.detach().mean()
-            self._judge_backward(
-                call.name, len(outputs), step, float(value.detach()), float(mean)
-            )  # no sync: on the host
+            mean = result if result.numel() == 1 else result.mean()
+            self._judge_backward(name, num, step, float(value.detach()), float(mean))  # no sync: on the host
             return
-        numbers = [value.detach().reshape(()), result.detach().to(torch.float32).mean()]
-        self._backwards.add(
-            (call.name, len(outputs), step), torch.stack([one.to(torch.float32) for one in numbers])
-        )
+        numbers = [value.detach().reshape(()), result.to(torch.float32).mean()]
+        self._backwards.add((name, num, step), torch.stack([one.to(torch.float32) for one in numbers]))
 
     def _judge_backward(self, name: str, num: int, step: int, value: float, result: float) -> None:
         if not (math.isfinite(value) and math.isfinite(result) and result):
@@ -233,6 +228,21 @@ class OutcomeFacts:
         if num:
             for name, value in _scalars_of(note.task, part, num).items():
                 self._add_scalar(name + note.loss.suffix, step, value, PHASE)
+
+
+class _Last(NamedTuple):
+    """A call that a backward may follow; it keeps no graph, as none may follow."""
+
+    name: str
+    num_samples: int
+    result: Tensor
+
+
+def _last_of(call: LossCall) -> _Last | None:
+    result, outputs = call.result, call.outputs
+    if not isinstance(result, Tensor) or not result.numel() or not isinstance(outputs, Tensor):
+        return None
+    return _Last(call.name, num_samples(outputs), result.detach())
 
 
 def _scalars_of(task: Task, numbers: Floats, num: float) -> dict[str, float]:

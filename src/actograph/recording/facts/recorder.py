@@ -54,6 +54,17 @@ class FactRecorder:
         ):  # fmt: skip
             part.add_model(model, prefix)
 
+    def forget_model(self, key: int) -> None:
+        """Let go of a model that is gone, by the id that it had."""
+        for part in (self._modes, self._holders, self._cuts, self._inputs, self._flow):
+            part.forget_model(key)
+        self._standing.forget_model()
+
+    def forget_optimizer(self, number: int) -> None:
+        """Let go of an optimizer that is gone."""
+        for part in (self._holders, self._updates, self._leftovers):
+            part.forget_optimizer(number)
+
     def enter(
         self, model: nn.Module, inputs: object, step: int, *, is_validation: bool, is_recorded: bool
     ) -> None:
@@ -110,43 +121,43 @@ class FactRecorder:
         """Note what gradients there are before a backward."""
         self._leftovers.before_backward()
 
-    def add_optimizer(self, optimizer: torch.optim.Optimizer, suffix: str) -> None:
-        """Take an optimizer into account; ``suffix`` tells its scalars from those of others."""
-        self._updates.add_optimizer(optimizer, suffix)
+    def add_optimizer(self, number: int, optimizer: torch.optim.Optimizer, suffix: str) -> None:
+        """Take an optimizer into account, by a number of its own; ``suffix`` tells its scalars from those of others."""
+        self._updates.add_optimizer(number, optimizer, suffix)
 
     def note_gradients(self) -> None:
         """Note that the gradients are complete, unscaled and not clipped, in a recorded step."""
         self._updates.measure_gradients()
 
-    def count_update(self, optimizer: torch.optim.Optimizer) -> None:
+    def count_update(self, number: int) -> None:
         """Note that an update is made of which nothing is measured."""
-        self._updates.count_update(optimizer)
+        self._updates.count_update(number)
 
     def note_clip(self, kind: str, limit: float, step: int) -> None:
         """Note that gradients are clipped, by ``kind`` "norm" or "value", at a limit."""
         self._settings.note_clip(kind, limit, step)
 
     def begin_update(
-        self, optimizer: torch.optim.Optimizer, *, is_recorded: bool, has_gradients: bool
+        self, number: int, optimizer: torch.optim.Optimizer, *, is_recorded: bool, has_gradients: bool
     ) -> None:
         """Note what an optimizer is about to change, in a recorded step and in the one ahead of it."""
-        self._updates.begin_update(optimizer, is_recorded=is_recorded, has_gradients=has_gradients)
+        self._updates.begin_update(number, optimizer, is_recorded=is_recorded, has_gradients=has_gradients)
 
     def after_update(
-        self, optimizer: torch.optim.Optimizer, subject: str, step: int, *, is_recorded: bool
+        self, number: int, optimizer: torch.optim.Optimizer, subject: str, step: int, *, is_recorded: bool
     ) -> None:
         """Note what an update was made with."""
-        self._leftovers.after_update(optimizer, subject, step)
-        self._scales.after_update(optimizer, step)
+        holder = self._holders.of(number, optimizer)
+        self._leftovers.after_update(number, optimizer, subject, step)
+        self._scales.after_update(number, optimizer, step)
         if is_recorded:
-            self._updates.after_update(optimizer, step)
+            self._updates.after_update(number, step)
             self._settings.after_update(optimizer, subject, step)
-            self._holders.after_update(optimizer, step)
-            missing = self._holders.missing[optimizer]
-            if missing:
-                for model in self._holders.models_of(optimizer):
-                    self._cuts.look_for(model, missing, step)
-        self._modes.after_update(self._holders.models_of(optimizer), step, is_recorded=is_recorded)
+            self._holders.after_update(number, optimizer, step)
+            if holder.missing:
+                for key in holder.models:
+                    self._cuts.look_for(key, holder.missing, step)
+        self._modes.after_update(holder.models, step, is_recorded=is_recorded)
 
     def end_step(self, step: int, *, is_recorded: bool) -> None:
         """Note what stands at the end of a step."""

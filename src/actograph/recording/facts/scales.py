@@ -6,11 +6,13 @@ look takes as long as a gradient's norm, and there are as many as the run's leng
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from actograph.hooks.leaves import ROOT_NAME
 from actograph.layout.row import Floats
@@ -28,15 +30,18 @@ NONE = -1.0  # in place of the size of a bias where there is none
 @dataclass
 class _Weight:
     name: str
-    parameter: Tensor
-    bias: Tensor | None
+    parameter: ref[Tensor]
+    bias: ref[Tensor] | None
     fan_in: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    size: int  # number of values
     data: dict[str, Value] = field(default_factory=dict)
     looks: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, step: int, numbers: Floats) -> None:
         norm, num_others, largest, weight_norm = (float(number) for number in numbers)
-        size = self.parameter.numel()
+        size = self.size
         values = {
             "steps": float(step),
             "grad_rms": norm / size**0.5,
@@ -54,8 +59,9 @@ class ScaleFacts:
     def __init__(self, table: FactTable) -> None:
         self._table = table
         self._new: list[_Weight] = []  # whose size at the start is not known yet
-        self._weights: dict[int, _Weight] = {}  # by id of the parameter
-        self._num_updates: dict[torch.optim.Optimizer, int] = {}
+        self._weights: MutableMapping[Tensor, _Weight] = WeakIdKeyDictionary()  # by parameter
+        self._num_weights = 0  # subjects noted
+        self._num_updates: dict[int, int] = {}  # by number of the optimizer
         self._starts = Waiting[tuple[list[_Weight], int]]()
         self._looks = Waiting[tuple[list[_Weight], int]]()
 
@@ -63,18 +69,21 @@ class ScaleFacts:
         """Take a model's weights into account."""
         for name, module in model.named_modules():
             for key, parameter in module.named_parameters(recurse=False):
-                if _is_weight(module, parameter) and len(self._weights) < MAX_SUBJECTS:
-                    full = f"{prefix}{name or ROOT_NAME}.{key}"
+                is_new = _is_weight(module, parameter) and parameter not in self._weights
+                if is_new and self._num_weights < MAX_SUBJECTS:
                     bias = getattr(module, "bias", None)
                     weight = _Weight(
-                        full,
-                        parameter,
-                        bias if isinstance(bias, nn.Parameter) else None,
+                        f"{prefix}{name or ROOT_NAME}.{key}",
+                        ref(parameter),
+                        ref(bias) if isinstance(bias, nn.Parameter) else None,
                         _fan_in(module, parameter),
+                        tuple(parameter.shape),
+                        parameter.dtype,
+                        parameter.numel(),
                     )
-                    if id(parameter) not in self._weights:
-                        self._weights[id(parameter)] = weight
-                        self._new.append(weight)
+                    self._weights[parameter] = weight
+                    self._num_weights += 1
+                    self._new.append(weight)
 
     @torch.no_grad()
     def enter(self, step: int) -> None:
@@ -83,30 +92,32 @@ class ScaleFacts:
             return
         new, self._new = self._new, []
         self._table.look(FactKind.SCALE, step)
-        for device in {weight.parameter.device for weight in new}:
-            weights = [weight for weight in new if weight.parameter.device == device]
+        found = [(weight, parameter) for weight in new if (parameter := weight.parameter()) is not None]
+        for device in {parameter.device for _, parameter in found}:
+            here = [(weight, parameter) for weight, parameter in found if parameter.device == device]
             numbers = [
-                *_norms([weight.parameter for weight in weights]),
-                *[_largest(weight.bias, device) for weight in weights],
+                *_norms([parameter for _, parameter in here]),
+                *[_largest(weight.bias() if weight.bias else None, device) for weight, _ in here],
             ]
-            self._starts.add((weights, step), torch.stack(numbers))
+            self._starts.add(([weight for weight, _ in here], step), torch.stack(numbers))
 
     @torch.no_grad()
-    def after_update(self, optimizer: torch.optim.Optimizer, step: int) -> None:
-        """Measure the gradients that an update was made with, if it is time."""
-        number = self._num_updates.get(optimizer, 0)
-        self._num_updates[optimizer] = number + 1
-        if number & (number - 1):  # neither 0 nor a power of two
+    def after_update(self, number: int, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Measure the gradients that an update was made with, if it is time; optimizers are told apart by number."""
+        count = self._num_updates.get(number, 0)
+        self._num_updates[number] = count + 1
+        if count & (count - 1):  # neither 0 nor a power of two
             return
-        found: dict[torch.device, list[_Weight]] = {}
+        found: dict[torch.device, list[tuple[_Weight, Tensor]]] = {}
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                weight = self._weights.get(id(parameter))
-                if weight is not None and _has_gradient(weight.parameter):
-                    found.setdefault(parameter.device, []).append(weight)
-        for weights in found.values():
+                weight = self._weights.get(parameter) if parameter.ndim > 1 else None
+                if weight is not None and _has_gradient(parameter):
+                    found.setdefault(parameter.device, []).append((weight, parameter))
+        for here in found.values():
             self._table.look(FactKind.SCALE, step)
-            self._looks.add((weights, step), _numbers(weights))
+            numbers = _numbers([parameter for _, parameter in here])
+            self._looks.add(([weight for weight, _ in here], step), numbers)
 
     def drain(self, *, waits: bool = True) -> None:
         """Note what waited on the device."""
@@ -127,22 +138,22 @@ class ScaleFacts:
 
 def _start(weight: _Weight, norm: float, bias: float) -> dict[str, Value]:
     return {
-        "shape": str(tuple(weight.parameter.shape)),
-        "dtype": str(weight.parameter.dtype).removeprefix("torch."),
+        "shape": str(weight.shape),
+        "dtype": str(weight.dtype).removeprefix("torch."),
         "fan_in": float(weight.fan_in),
-        "rms": norm / weight.parameter.numel() ** 0.5,
+        "rms": norm / weight.size**0.5,
         **({} if bias == NONE else {"bias_max": bias}),
     }
 
 
-def _numbers(weights: Sequence[_Weight]) -> Tensor:
-    gradients = [weight.parameter.grad for weight in weights]
+def _numbers(parameters: Sequence[Tensor]) -> Tensor:
+    gradients = [parameter.grad for parameter in parameters]
     present = [gradient for gradient in gradients if gradient is not None]
     numbers = [
         *_norms(present),
         *[torch.count_nonzero(gradient).to(torch.float32) for gradient in present],
         *[gradient.abs().amax().to(torch.float32) for gradient in present],
-        *_norms([weight.parameter for weight in weights]),
+        *_norms(parameters),
     ]
     return torch.stack(numbers)
 

@@ -6,6 +6,7 @@ No idea of tensors. Learning rates and momenta are scalars of the run; here is w
 from __future__ import annotations
 
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import nn
@@ -21,14 +22,14 @@ class SettingsFacts:
 
     def __init__(self, table: FactTable) -> None:
         self._table = table
-        self._dropouts: dict[str, nn.Module] = {}
+        self._dropouts: dict[str, ref[nn.Module]] = {}
         self._known: dict[str, dict[str, Value]] = {}  # by optimizer
 
     def add_model(self, model: nn.Module, prefix: str) -> None:
         """Take a model's dropout layers into account."""
         for name, module in model.named_modules():
             if isinstance(module, (_DropoutNd, nn.RNNBase, nn.MultiheadAttention)):
-                self._dropouts[prefix + (name or ROOT_NAME)] = module
+                self._dropouts[prefix + (name or ROOT_NAME)] = ref(module)
 
     def after_update(self, optimizer: torch.optim.Optimizer, subject: str, step: int) -> None:
         """Note the settings with which an optimizer has moved, where they are new."""
@@ -47,7 +48,10 @@ class SettingsFacts:
 
     def _note_dropouts(self, step: int) -> None:
         dropouts, self._dropouts = self._dropouts, {}
-        for name, module in dropouts.items():
+        for name, known in dropouts.items():
+            module = known()
+            if module is None:
+                continue
             share = module.p if isinstance(module, _DropoutNd) else module.dropout
             if isinstance(share, (int, float)) and share > 0:
                 self._table.note(FactKind.DROPOUT, name, step, share=float(share))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -19,19 +20,22 @@ from actograph.sketch.observe import is_measurable
 from actograph.train.waiting import Waiting
 
 
-@dataclass
+@dataclass(eq=False)
 class _Statistics:
     """A norm's running statistics, and what they added up to when they were first looked at."""
 
     name: str
-    module: _NormBase
+    module: ref[_NormBase]
+    kind: str = ""  # when it was looked at, as the momentum
+    momentum: float | None = None
     first: tuple[float, ...] | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class _Weight:
     name: str
-    parameter: Tensor
+    shape: str
+    parameter: ref[Tensor]
 
 
 class StandingFacts:
@@ -48,9 +52,19 @@ class StandingFacts:
         """Take a model's norms and weights into account."""
         for name, module in model.named_modules():
             if isinstance(module, _NormBase) and module.running_mean is not None:
-                self._statistics.append(_Statistics(prefix + (name or ROOT_NAME), module))
-        weights = [_Weight(prefix + name, p) for name, p in model.named_parameters() if _has_units(p)]
-        self._weights += _with_equal_first_rows(weights)
+                self._statistics.append(_Statistics(prefix + (name or ROOT_NAME), ref(module)))
+        weights = {prefix + name: p for name, p in model.named_parameters() if _has_units(p)}
+        equal = _with_equal_first_rows(list(weights.values()))
+        self._weights += [
+            _Weight(name, str(tuple(p.shape)), ref(p))
+            for (name, p), is_equal in zip(weights.items(), equal, strict=True)
+            if is_equal
+        ]
+
+    def forget_model(self) -> None:
+        """Let go of what belonged to a model that is gone."""
+        self._statistics = [one for one in self._statistics if one.module() is not None]
+        self._weights = [one for one in self._weights if one.parameter() is not None]
 
     def end_step(self, step: int) -> None:
         """Look, if it is time."""
@@ -58,13 +72,21 @@ class StandingFacts:
         if number & (number - 1):  # neither 0 nor a power of two
             return
         for one in self._statistics:
-            norm = one.module
-            if norm.training and norm.running_mean is not None and norm.running_var is not None:
+            norm = one.module()
+            if (
+                norm is not None
+                and norm.training
+                and norm.running_mean is not None
+                and norm.running_var is not None
+            ):
                 sums = [norm.running_mean.sum(dtype=torch.float64), norm.running_var.sum(dtype=torch.float64)]
+                one.kind = type(norm).__name__
+                one.momentum = None if norm.momentum is None else float(norm.momentum)
                 self._waiting.add((one, step), torch.stack(sums))
         for weight in self._weights:
-            if weight.parameter.grad is not None:
-                self._waiting.add((weight, step), _spread(weight.parameter).to(torch.float64))
+            parameter = weight.parameter()
+            if parameter is not None and parameter.grad is not None:
+                self._waiting.add((weight, step), _spread(parameter).to(torch.float64))
         self._table.look(FactKind.FROZEN_STATISTICS, step)
         self._table.look(FactKind.EQUAL_UNITS, step)
         self.drain(waits=False)  # of the looks before; what has not come yet is looked at once more
@@ -79,8 +101,7 @@ class StandingFacts:
 
     def _judge_weight(self, weight: _Weight, step: int, *, spread: float) -> None:
         if spread == 0.0:
-            shape = str(tuple(weight.parameter.shape))
-            self._table.note(FactKind.EQUAL_UNITS, weight.name, step, shape=shape)
+            self._table.note(FactKind.EQUAL_UNITS, weight.name, step, shape=weight.shape)
         elif weight in self._weights:
             self._table.drop(FactKind.EQUAL_UNITS, weight.name)
             self._weights.remove(weight)
@@ -89,13 +110,12 @@ class StandingFacts:
         if one.first is None:
             one.first = sums
         elif one.first == sums:
-            momentum = one.module.momentum
             self._table.note(
                 FactKind.FROZEN_STATISTICS,
                 one.name,
                 step,
-                kind=type(one.module).__name__,
-                momentum="None" if momentum is None else float(momentum),
+                kind=one.kind,
+                momentum="None" if one.momentum is None else one.momentum,
             )
         elif one in self._statistics:
             self._table.drop(FactKind.FROZEN_STATISTICS, one.name)
@@ -107,15 +127,15 @@ def _has_units(parameter: Tensor) -> bool:
     return is_matrix and parameter.numel() > 0 and is_measurable(parameter)
 
 
-def _with_equal_first_rows(weights: Sequence[_Weight]) -> list[_Weight]:
-    """Return those whose first two units are the same; one number of each comes to the host, once a model."""
+def _with_equal_first_rows(weights: Sequence[Tensor]) -> list[bool]:
+    """Tell of each whether its first two units are the same; one number of each comes to the host, once a model."""
     if not weights:
         return []
     with torch.no_grad():
-        home = weights[0].parameter.device
+        home = weights[0].device
         # sync: once for a model
-        same = torch.stack([(w.parameter[0] == w.parameter[1]).all().to(home) for w in weights]).tolist()
-    return [weight for weight, is_same in zip(weights, same, strict=True) if is_same]
+        same: list[bool] = torch.stack([(w[0] == w[1]).all().to(home) for w in weights]).tolist()
+    return same
 
 
 @torch.no_grad()

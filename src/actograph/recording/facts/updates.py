@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
+from weakref import ref
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ class _Note(NamedTuple):
 
 @dataclass
 class _Optimizer:
+    optimizer: ref[torch.optim.Optimizer]
     suffix: str
     num_updates: int = 0
     num_listed: int = -1  # parameters, when the sample was drawn
@@ -67,30 +69,36 @@ class UpdateFacts:
 
     def __init__(self, add_scalar: AddScalar) -> None:
         self._add_scalar = add_scalar
-        self._optimizers: dict[torch.optim.Optimizer, _Optimizer] = {}
+        self._optimizers: dict[int, _Optimizer] = {}  # by number
         self._waiting = Waiting[_Note]()
 
-    def add_optimizer(self, optimizer: torch.optim.Optimizer, suffix: str) -> None:
-        """Take an optimizer into account; ``suffix`` tells its scalars from those of others."""
-        self._optimizers[optimizer] = _Optimizer(suffix)
+    def add_optimizer(self, number: int, optimizer: torch.optim.Optimizer, suffix: str) -> None:
+        """Take an optimizer into account, by a number of its own; ``suffix`` tells its scalars from those of others."""
+        self._optimizers[number] = _Optimizer(ref(optimizer), suffix)
+
+    def forget_optimizer(self, number: int) -> None:
+        """Let go of an optimizer that is gone, and of copies of its weights and gradients."""
+        self._optimizers.pop(number, None)
 
     @torch.no_grad()
     def measure_gradients(self) -> None:
         """Measure the gradients as they are now, complete and not clipped, in a step that is recorded."""
-        for optimizer, one in self._optimizers.items():
-            one.measure(gradients_of(optimizer))
+        for one in tuple(self._optimizers.values()):
+            optimizer = one.optimizer()
+            if optimizer is not None:
+                one.measure(gradients_of(optimizer))
 
-    def count_update(self, optimizer: torch.optim.Optimizer) -> None:
+    def count_update(self, number: int) -> None:
         """Note that an update is made of which nothing is measured."""
-        self._optimizers[optimizer].num_updates += 1
+        self._optimizers[number].num_updates += 1
 
     @torch.no_grad()
     def begin_update(
-        self, optimizer: torch.optim.Optimizer, *, is_recorded: bool, has_gradients: bool
+        self, number: int, optimizer: torch.optim.Optimizer, *, is_recorded: bool, has_gradients: bool
     ) -> None:
         """Note what an optimizer is about to change, in a recorded step and in the one ahead of it."""
-        self.count_update(optimizer)
-        one = self._optimizers[optimizer]
+        one = self._optimizers[number]
+        one.num_updates += 1
         one.used = None
         if not has_gradients:
             return
@@ -104,9 +112,9 @@ class UpdateFacts:
             one.used = one.norm_used(gradients_of(optimizer))
 
     @torch.no_grad()
-    def after_update(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+    def after_update(self, number: int, step: int) -> None:
         """Let the numbers of an update that has begun wait on their device."""
-        one = self._optimizers.get(optimizer)
+        one = self._optimizers.get(number)
         if one is None or one.sample is None or one.used is None:
             return
         products, moment = one.sample.end()
@@ -138,7 +146,7 @@ class UpdateFacts:
 
     def forget(self) -> None:
         """Let go of the samples."""
-        for one in self._optimizers.values():
+        for one in tuple(self._optimizers.values()):
             one.sample, one.num_listed = None, -1
             one.end()
 
