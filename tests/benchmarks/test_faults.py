@@ -113,7 +113,7 @@ def test_a_fix_of_first_weights_is_applied_to_every_parameter_that_is_named() ->
     head = setting.model.get_parameter("head.weight").clone()
     fix.apply(setting)
     for name, std in (("fc1.weight", 0.5), ("fc2.weight", 0.25)):
-        assert float(setting.model.get_parameter(name).std()) == pytest.approx(std, rel=0.1)
+        assert setting.model.get_parameter(name).std().item() == pytest.approx(std, rel=0.1)
     assert torch.equal(setting.model.get_parameter("head.weight"), head)
 
 
