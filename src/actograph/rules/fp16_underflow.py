@@ -48,6 +48,7 @@ class Fp16Underflow(Rule):
         "labels-misaligned",
         "vanishing-gradients",
         "learning-rate-too-low",
+        "learning-rate-too-high",  # one that makes up for gradients that are mostly 0
     )
     measured: ClassVar[str] = (
         "Gradients of the weights after steps 0, 1, 2, 4, 8, ... of layers whose weights or outputs are float16, where no"

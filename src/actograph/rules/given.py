@@ -11,6 +11,7 @@ import numpy as np
 
 from actograph.layout.layer import Nonlinearity
 from actograph.runlog.facts import FactKind
+from actograph.runlog.flow import Flow, Kind
 from actograph.runlog.view import RunView
 
 INPUT = "input"  # phase of scalars
@@ -70,7 +71,13 @@ def input_scale(view: RunView) -> InputScale | None:
 
 
 def is_normalized_first(view: RunView) -> bool:
-    """Tell whether a norm stands before the first nonlinearity, so that the input's scale does not matter behind it."""
+    """Tell whether a norm stands before the first nonlinearity, so that the input's scale does not matter behind it.
+
+    Where it is known which layer feeds which, the norm must take all that comes from the input: none passes it by.
+    """
+    entries = [layer for layer in Flow.of(view.facts).layers if layer.from_input is not None]
+    if entries:
+        return all(layer.is_normalized or Kind.NORM in (layer.from_input or ()) for layer in entries)
     for info in view.layers:
         if info.kind.startswith(NORMS):
             return True

@@ -18,7 +18,7 @@ from actograph.rules.progress import Excess, base_level, first_loss, wild_start
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.rules.starts import Start, positions_of, starts_of
 from actograph.runlog.facts import FactKind
-from actograph.runlog.flow import Flow
+from actograph.runlog.flow import Flow, Kind
 from actograph.runlog.view import RunView
 
 
@@ -95,10 +95,12 @@ class InitializationTooLarge(Rule):
         hidden = [one for one in starts if not one.is_head]
         large = [one for one in hidden if one.ratio >= self.ratio]
         free = [one for one in large if not one.is_normalized]
-        if free:
-            yield self._finding(view, free, self._excess(view, flow, free))
-        elif large and len(large) >= self.most * len(hidden):
+        excess = self._excess(view, flow, free)
+        is_normed = any(Kind.NORM in kinds for one in flow.layers for kinds in one.sources.values())
+        if large and len(large) >= self.most * len(hidden) and not excess.harm and (is_normed or not free):
             yield self._finding(view, large, self._in_pace(view, flow, large))
+        elif free:
+            yield self._finding(view, free, excess)
 
     def _excess(self, view: RunView, flow: Flow, large: Sequence[Start]) -> Excess:
         found = [wild_start(view, flow, self.loss_ratio, self.output_ratio), self._in_saturation(view, large)]

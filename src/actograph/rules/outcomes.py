@@ -26,6 +26,7 @@ LOSS_NAMES = (
     "test_loss",
 )  # said among the training's
 SMALLER_IS_BETTER = ("loss", "error", "err", "mae", "mse", "rmse", "perplexity", "ppl")
+REGRESSION = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")  # of torch.nn.functional
 FEWEST_POINTS = 3  # of a series that tells a level
 LEVEL_SHARE = 0.1  # of the points of a series, whose median is its level at an end
 
@@ -47,6 +48,24 @@ class Outcomes:
         """Whether each target is one class."""
         task = self.fact.text("task")
         return task == "classes" or (task == "scores" and self.fact.number("one_hot") >= 1.0)
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether targets are numbers whose size is known, compared by a loss of regressions."""
+        is_compared = self.fact.text("name") in REGRESSION
+        return is_compared and not self.is_classification and len(self.series("target_std")) > 0
+
+    @property
+    def target_variance(self) -> float:
+        """The variance of a regression's targets over all batches: the squared error of always saying their mean."""
+        means, stds = (self.series(name).values for name in ("target_mean", "target_std"))
+        return float(np.median(stds**2) + np.var(means)) if len(means) else 0.0
+
+    @property
+    def target_size(self) -> float:
+        """The root mean square of a regression's targets."""
+        means = self.series("target_mean").values
+        return math.sqrt(self.target_variance + float(np.median(means)) ** 2) if len(means) else 0.0
 
     def series(self, name: str) -> ScalarSeries:
         """Return what was recorded of the outcomes over the steps."""
@@ -107,8 +126,7 @@ def chance_loss(view: RunView) -> float | None:
         return None
     one = found[0]
     if one.fact.text("name") == "mse_loss" and not one.is_classification:
-        stds = one.series("target_std").values
-        return float(np.median(stds**2)) if len(stds) else None
+        return one.target_variance or None
     if one.fact.text("name") in (
         "cross_entropy",
         "nll_loss",

@@ -14,12 +14,16 @@ from actograph.layout.row import Floats
 from actograph.rules.advice import number
 from actograph.rules.facts import layer_of
 from actograph.rules.losses import CLEARLY, MIN_BLOCK, loss_curve
+from actograph.rules.outcomes import outcomes_of
 from actograph.runlog.facts import FactKind
 from actograph.runlog.flow import Flow
 from actograph.runlog.view import RunView
 
 FIRST_FALL = 0.05  # of the level at the start: a loss that is lower by so much has left it
 LONG = 20  # steps: a start that takes less is none to worry about
+ERROR_RATIO = (
+    4.0  # of the first squared error to the targets' variance: usual starts, targets standardized: 0.9 to 1.5
+)
 LASTING = 0.8  # of the later losses that must lie below, so that a dip is no start
 
 
@@ -103,8 +107,9 @@ def position_of_head(view: RunView, flow: Flow) -> int | None:
 def wild_start(view: RunView, flow: Flow, loss_ratio: float, output_ratio: float) -> Excess:
     """Look whether the first outputs were wild guesses.
 
-    They were where the first loss of a cross-entropy is more than ``loss_ratio`` times ln(number of classes); where none was
-    seen, where the first outputs' root mean square is more than ``output_ratio`` times that at the end.
+    They were where the first loss of a cross-entropy is more than ``loss_ratio`` times ln(number of classes), or the first
+    squared error of a regression more than `ERROR_RATIO` times the targets' variance; where neither was seen, where the
+    first outputs' root mean square is more than ``output_ratio`` times that at the end.
     """
     loss, classes = first_loss(view), num_classes(view, flow)
     if classes is not None:
@@ -114,6 +119,10 @@ def wild_start(view: RunView, flow: Flow, loss_ratio: float, output_ratio: float
         words = f"The first loss was {number(loss)}; not knowing anything costs ln({classes}) = {number(expected)}."
         evidence: dict[str, float | str] = {"first_loss": loss, "expected_loss": expected}
         return Excess(words if loss > loss_ratio * expected else "", evidence)
+    error = _first_error(view)
+    if error is not None and error > ERROR_RATIO:
+        words = f"The first squared error was {number(error)} times that of always saying the targets' mean."
+        return Excess(words, {"first_error_over_variance": error})
     position = position_of_head(view, flow)
     if position is None or not len(view.buckets) or view.first_steps[0] > 0:
         return Excess("", {})
@@ -124,6 +133,17 @@ def wild_start(view: RunView, flow: Flow, loss_ratio: float, output_ratio: float
     words = f"The first outputs had a root mean square of {number(first)}; in the end it was {number(last)}."
     evidence = {"first_output_rms": first, "last_output_rms": last}
     return Excess(words if first > output_ratio * last else "", evidence)
+
+
+def _first_error(view: RunView) -> float | None:
+    """Return the first squared error of a regression over the variance of its targets; None where that is not known."""
+    found = outcomes_of(view)
+    if len(found) != 1 or not found[0].is_regression or not found[0].target_variance:
+        return None
+    errors = found[0].series("squared_error")
+    if not len(errors) or errors.steps[0] > 0 or not math.isfinite(errors.values[0]):
+        return None
+    return float(errors.values[0]) / found[0].target_variance
 
 
 def _rates_at(view: RunView, steps: Floats) -> Floats:

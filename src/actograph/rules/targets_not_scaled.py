@@ -5,6 +5,7 @@ No idea of units; it compares targets with outputs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -74,11 +75,10 @@ class TargetsNotScaled(Rule):
             )
             return
         outcomes = found[0]
-        means, stds = (outcomes.series(name).values for name in ("target_mean", "target_std"))
+        means = outcomes.series("target_mean").values
         if len(found) > 1 or outcomes.is_classification or not len(means):
             return
-        mean, std = float(np.median(means)), float(np.sqrt(np.median(stds**2) + np.var(means)))
-        size = float(np.hypot(mean, std))
+        mean, std, size = float(np.median(means)), math.sqrt(outcomes.target_variance), outcomes.target_size
         bad = view.scalar("loss").first_non_finite
         if size < self.scale or not std or (bad is None and len(loss_curve(view)) < self.min_steps):
             return

@@ -13,12 +13,11 @@ import numpy as np
 
 from actograph.rules.facts import steps_of, unless_looked
 from actograph.rules.losses import LossCurve
-from actograph.rules.outcomes import Outcomes, level_at_end, outcomes_of
+from actograph.rules.outcomes import REGRESSION, Outcomes, level_at_end, outcomes_of
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.runlog.facts import Fact, FactKind
 from actograph.runlog.view import RunView
 
-REGRESSION = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 BINARY = ("binary_cross_entropy", "binary_cross_entropy_with_logits")
 ROUNDING = 1e-3  # a sum of probabilities may be off by
 NOT_SEEN = "no call of one of torch's losses was seen with outputs and targets that can be compared"
