@@ -86,9 +86,9 @@ class LabelsMisaligned(Rule):
         0.6, "share of the loss of chance", "our choice: a loss below it has learned something"
     )
     way: float = threshold(
-        0.6,
+        0.3,
         "sum of update over weights, largest of the weights",
-        "labels of others: 1.7 to 4; rates too low: up to 0.5",
+        "labels of others: 0.6 to 4; rates too low: up to 0.02",
     )
     min_steps: float = threshold(100.0, "steps with a loss", "our choice: a slow start is none of labels")
 

@@ -29,8 +29,7 @@ class OptimizerEpsilon(Rule):
     measured: ClassVar[str] = (
         "The size of an update a weight over the learning rate, at the first recorded updates: 0.1 to 1 for Adam by its"
         " construction. It is much smaller here, epsilon is far above its default, gradients still agree, and"
-        " half or more of"
-        " the loss at the start is left."
+        " half or more of the loss at the start is left; or all but all of it is."
     )
     silent_on: ClassVar[str] = (
         "A large epsilon together with a rate that makes up for it; small updates at the default epsilon."
@@ -45,6 +44,12 @@ class OptimizerEpsilon(Rule):
     way: float = threshold(
         0.3, "sum of update over weights, largest of the weights", "as for a learning rate that is too low"
     )
+    nothing: float = threshold(
+        0.9, "share of the loss at the start", "our choice: nothing was learned, whatever gradients do"
+    )
+    way_of_nothing: float = threshold(
+        1.0, "sum of update over weights", "five networks at tuned rates: 0.5-5"
+    )
     min_steps: float = threshold(
         50.0, "steps with a loss", "our choice: shorter runs have not had their time"
     )
@@ -56,9 +61,10 @@ class OptimizerEpsilon(Rule):
             yield self.abstain(NO_UPDATES)
             return
         effect = epsilon_effect(updates)
-        if effect is None or not held_by_epsilon(updates) or updates.way >= self.way or updates.died:
+        if effect is None or not held_by_epsilon(updates) or updates.died:
             return
-        if updates.left >= self.left and updates.gradients_agree:
+        is_held = updates.way < self.way and updates.left >= self.left and updates.gradients_agree
+        if is_held or (updates.way < self.way_of_nothing and updates.left >= self.nothing):
             yield self._finding(view, updates, effect, updates.settings.number("eps"))
 
     def _finding(self, view: RunView, updates: Updates, effect: float, epsilon: float) -> Finding:

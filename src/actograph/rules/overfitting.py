@@ -5,6 +5,7 @@ No idea of the model's size; it compares two curves.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,6 +16,7 @@ from actograph.layout.row import Floats
 from actograph.rules.advice import number
 from actograph.rules.losses import LossCurve, loss_curve
 from actograph.rules.outcomes import (
+    chance_loss,
     level_at_end,
     only_classification,
     validation_accuracy,
@@ -30,6 +32,26 @@ MIN_POINTS = 5  # evaluations
 
 
 @dataclass(frozen=True)
+class _Gap:
+    """How far training and validation are apart at the end."""
+
+    loss: float  # share of the loss at the start, or of chance where that is more
+    accuracy: float | None  # None where one of both is not known
+    left: float  # training loss over validation loss
+
+    @classmethod
+    def of(cls, view: RunView, curve: LossCurve, level: float) -> _Gap:
+        """Compare the training's end with a level of the validation loss."""
+        outcomes, valid = only_classification(view), validation_accuracy(view)
+        accuracy = None
+        if outcomes is not None and valid is not None:
+            seen = level_at_end(outcomes.series("accuracy")) - level_at_end(valid)
+            accuracy = seen if math.isfinite(seen) else None
+        scale = max(abs(curve.start), chance_loss(view) or 0.0) or 1.0
+        return cls((level - curve.final) / scale, accuracy, curve.final / level if level > 0 else math.inf)
+
+
+@dataclass(frozen=True)
 class Overfitting(Rule):
     """The model learns its training samples by heart: they fit ever better, and others worse.
 
@@ -42,8 +64,8 @@ class Overfitting(Rule):
         "The validation loss (said, or seen where a loss is computed without gradients): its lowest value, the onset, and"
         " its level over the last quarter of the evaluations, which must all lie above. The training loss must have gone on"
         " to a small share of what it was at the onset. Or the lowest value came early, and since then the training loss"
-        " fell to next to nothing. No validation metric may have gained since, and both losses, and accuracies where both"
-        " are known, must be far apart at the end: else it is a note."
+        " fell to next to nothing, or both losses, and accuracies where both are known, are very far apart. It is a note"
+        " where they are close at the end, or where a validation metric has gained since."
     )
     silent_on: ClassVar[str] = (
         "A gap between both losses as such; a rise that costs next to nothing (a note); a validation loss that goes up and"
@@ -75,9 +97,16 @@ class Overfitting(Rule):
     gap: float = threshold(
         0.2,
         "share of the loss at the start",
-        "few samples: 0.31 to 0.46; healthy runs: up to 0.14, with 90 samples 0.3",
+        "few samples: 0.2 to 0.9; healthy runs: up to 0.14, with 90 samples 0.3",
     )
-    accuracy_gap: float = threshold(0.06, "accuracy", "few samples: 0.14 to 0.25; one sample in 90: 0.01")
+    accuracy_gap: float = threshold(0.12, "accuracy", "few samples: 0.14 to 0.45; healthy runs: up to 0.1")
+    far: float = threshold(
+        0.25, "share of the loss at the start", "as for the gap, where the loss need not rise"
+    )
+    accuracy_far: float = threshold(0.2, "accuracy", "our choice: twice what healthy runs have")
+    little: float = threshold(
+        0.1, "of the validation loss", "few samples: 0.04; healthy regressions: 0.5 to 1.2"
+    )
 
     def check(self, view: RunView) -> Iterator[Finding | Abstention]:
         """Compare the end of the validation loss with its lowest value."""
@@ -99,13 +128,16 @@ class Overfitting(Rule):
         last = values[-max(int(np.ceil(LAST * len(values))), MIN_LAST) :]
         before = curve.level_before(onset + 1)
         gains = {name: _gain(one.steps, one.values, onset) for name, one in validation_metrics(view).items()}
-        is_rising = self._rises(values, best, last) and curve.final <= self.fell * before
-        by_heart = curve.final <= self.heart * lowest and onset <= self.early * view.num_steps
-        if not is_rising and not by_heart:
-            return
         level = float(np.median(last))
+        gap = _Gap.of(view, curve, level)
+        is_early = onset <= self.early * view.num_steps
+        is_rising = self._rises(values, best, last) and curve.final <= self.fell * before
+        by_heart = curve.final <= self.heart * lowest and is_early
+        is_far = is_early and self._is_far(gap)
+        if not is_rising and not by_heart and not is_far:
+            return
         has_gained = any(gain > self.gain for gain in gains.values())
-        is_harmless = has_gained or not self._is_gap_wide(view, curve, level)
+        is_harmless = not self._is_wide(gap) or (has_gained and not is_far)
         yield Finding(
             rule=self.id,
             severity=Severity.NOTE if is_harmless else Severity.WARNING,
@@ -133,14 +165,15 @@ class Overfitting(Rule):
             reference=self.reference,
         )  # fmt: skip
 
-    def _is_gap_wide(self, view: RunView, curve: LossCurve, level: float) -> bool:
-        """Tell whether training and validation are far apart at the end, in loss and, where both are known, in accuracy."""
-        outcomes, valid = only_classification(view), validation_accuracy(view)
-        if outcomes is not None and valid is not None:
-            seen = level_at_end(outcomes.series("accuracy")) - level_at_end(valid)
-            if seen < self.accuracy_gap:  # not where one of them is not known
-                return False
-        return level - curve.final >= self.gap * abs(curve.start)
+    def _is_wide(self, gap: _Gap) -> bool:
+        """Tell whether training and validation are so far apart at the end that it counts."""
+        return gap.loss >= self.gap and (gap.accuracy is None or gap.accuracy >= self.accuracy_gap)
+
+    def _is_far(self, gap: _Gap) -> bool:
+        """Tell whether they are so far apart that nothing else need show it."""
+        if gap.accuracy is None:
+            return gap.loss >= self.far and gap.left <= self.little
+        return gap.loss >= self.far and gap.accuracy >= self.accuracy_far
 
     def _rises(self, values: Floats, best: int, last: Floats) -> bool:
         """Tell whether the last evaluations all lie clearly above the best one."""
