@@ -17,11 +17,13 @@ from actograph.learner import Learner
 from actograph.rules.class_collapse import ClassCollapse
 from actograph.rules.data_not_shuffled import DataNotShuffled
 from actograph.rules.diagnose import diagnose
+from actograph.rules.given import is_normalized_first
 from actograph.rules.inputs_collapsed import InputsCollapsed
 from actograph.rules.inputs_not_normalized import InputsNotNormalized
 from actograph.rules.label_noise import LabelNoise
 from actograph.rules.labels import label_counts
 from actograph.rules.labels_misaligned import LabelsMisaligned
+from actograph.rules.loss_diverging import LossDiverging
 from actograph.rules.loss_sign_flipped import LossSignFlipped
 from actograph.rules.non_finite_input import NonFiniteInput
 from actograph.rules.overfitting import Overfitting
@@ -560,3 +562,93 @@ def test_nll_of_probabilities_and_of_logits_is_no_likelihood() -> None:
             )
         ],
     )
+
+
+# what is told of regressions, small gaps, and losses of one's own
+
+
+def smooth(outputs: Tensor, y: Tensor) -> Tensor:
+    return functional.smooth_l1_loss(outputs, y)
+
+
+def test_labels_misaligned_sees_regressions() -> None:
+    x, y = HEALTHY_LINE.train
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(7))
+    jump = HEALTHY_LINE.but(batches=rolled_from(80), steps=160, name="numbers from step 80")
+    found = conforms(
+        LabelsMisaligned(),
+        [
+            HEALTHY_LINE.but(train=(x, y[order]), name="numbers of others"),
+            jump,
+        ],
+        [
+            HEALTHY_LINE.but(loss=smooth, name="another loss"),
+            HEALTHY_LINE.but(optimizer=sgd(1e-6), name="weights that stand still"),
+            HEALTHY_LINE.but(batches=negated_from(80), steps=160, name="other inputs"),
+        ],
+        healthy=HEALTHY_LINE,
+    )
+    assert [one.first_step for one in found] == [0, 80]
+    assert diagnose(jump.view).findings[0].severity is Severity.ERROR
+
+
+def test_one_large_feature_is_not_mended_by_a_norm_behind_the_first_layer() -> None:
+    x, y = HEALTHY.train
+    uneven = HEALTHY.but(
+        train=(x * torch.tensor([1e4, *[1.0] * 7]), y), valid=None, model=normed, name="uneven, with a norm"
+    )
+    conforms(InputsNotNormalized(), [uneven], [uneven.but(model=norm_first, name="a norm in front")])
+
+
+def norm_first() -> nn.Module:
+    return nn.Sequential(nn.BatchNorm1d(8), *classifier())  # type: ignore[misc]
+
+
+class PassedBy(nn.Module):
+    """A norm on a branch, beside which the input goes straight on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Linear(8, 32), nn.LayerNorm(32)
+        self.fc, self.head = nn.Linear(32, 32), nn.Linear(32, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x)
+        y: Tensor = self.head(h + torch.relu(self.fc(self.norm(h))))
+        return y
+
+
+def test_a_norm_that_a_shortcut_passes_by_excuses_no_input() -> None:
+    assert not is_normalized_first(HEALTHY.but(model=PassedBy, name="passed by").view)
+    assert is_normalized_first(HEALTHY.but(model=normed, name="norm").view)
+
+
+def test_a_small_gap_between_training_and_validation_is_a_note() -> None:
+    easy = HEALTHY.but(
+        train=clusters(200, 1, 0.9),
+        valid=clusters(60, 5, 0.9),
+        model=wide,
+        steps=400,
+        every=20,
+        name="few to judge by",
+    )
+    said = [one for one in Overfitting(rise=0.0, noise=0.0).check(easy.view) if isinstance(one, Finding)]
+    assert [one.severity for one in said] == [Severity.NOTE]
+    assert said[0].evidence["training_loss_at_end"] < said[0].evidence["validation_loss_at_end"]  # type: ignore[operator]
+
+
+def test_an_objective_that_changes_its_sign_is_no_loss_that_diverges() -> None:
+    def objective(outputs: Tensor, y: Tensor) -> Tensor:
+        value = -outputs.softmax(1).gather(1, y[:, None]).mean()
+        return value + (-2.0 if next(steps) < 60 else 2.0)
+
+    steps = itertools.count()
+    rising = HEALTHY.but(loss=objective, valid=None, name="objective")
+    answers = list(LossDiverging().check(rising.view))
+    assert [type(one) for one in answers] == [Abstention]
+
+    def above(outputs: Tensor, y: Tensor) -> Tensor:
+        return objective(outputs, y) + 10.0
+
+    steps = itertools.count()
+    assert [type(one) for one in LossDiverging(rise=0.2).check(rising.but(loss=above).view)] == [Finding]

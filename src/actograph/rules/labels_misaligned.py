@@ -224,9 +224,9 @@ class LabelsMisaligned(Rule):
     def _is_error_at_chance(self, view: RunView, outcomes: Outcomes, curve: LossCurve) -> bool:
         """Tell whether nothing was learned that holds for other samples either, where that is known."""
         valid = validation_loss(view).values
-        is_comparable = outcomes.fact.text("name") == "mse_loss" and len(valid) >= FEWEST_EVALUATIONS
-        if is_comparable and -_second_best(-valid) < (1 - self.below) * outcomes.target_variance:
-            return False
+        if outcomes.fact.text("name") == "mse_loss" and len(valid) >= FEWEST_EVALUATIONS:
+            knows = -_second_best(-valid) < (1 - self.below) * outcomes.target_variance
+            return not knows and curve.best >= BY_HEART
         return curve.final >= 1 - ALMOST and curve.best >= 1 - ALMOST - self.chance
 
     def _says_one_class(self, outcomes: Outcomes) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 
 from actograph.rules.advice import lower_learning_rate, number
 from actograph.rules.losses import LossCurve, loss_curve
+from actograph.rules.outcomes import outcomes_of
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.runlog.view import RunView
 
@@ -36,7 +37,8 @@ class LossDiverging(Rule):
     )
     silent_on: ClassVar[str] = (
         "Bumps that are over (the peak of 1cycle, warm restarts, spikes); noise of small batches; a converged loss"
-        " that trembles near zero; a loss that is negative and falls further."
+        " that trembles near zero; a loss that is negative and falls further; a loss of one's own that changes its sign, as"
+        " the objective of a policy gradient does (abstains)."
     )
     advice: ClassVar[tuple[str, ...]] = (
         "Lower the learning rate by 10.",
@@ -73,7 +75,13 @@ class LossDiverging(Rule):
         if rise <= 0 or rise < self.rise * curve.scale or rise < self.clearly * error:
             return
         lasts = curve.levels[last - 1] - curve.best >= self.rise * curve.scale
-        if lasts or curve.final >= curve.start:
+        if not lasts and curve.final < curve.start:
+            return
+        if _is_objective(view, curve):
+            yield self.abstain(
+                "the loss is none of torch's and changes its sign: such a value need not tell how well it goes"
+            )
+        else:
             yield self._finding(view, curve, int(_onset(curve)))
 
     def _finding(self, view: RunView, curve: LossCurve, onset: int) -> Finding:
@@ -106,6 +114,12 @@ class LossDiverging(Rule):
             ),
             reference=self.reference,
         )
+
+
+def _is_objective(view: RunView, curve: LossCurve) -> bool:
+    """Tell whether what is minimized is something like a policy gradient's objective: only its gradient means anything."""
+    changes_sign = float(curve.values.min()) < 0 < float(curve.values.max())
+    return changes_sign and bool(view.facts.facts) and not outcomes_of(view)
 
 
 def _onset(curve: LossCurve) -> float:
