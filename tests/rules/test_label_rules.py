@@ -18,6 +18,7 @@ from actograph.rules.class_collapse import ClassCollapse
 from actograph.rules.data_not_shuffled import DataNotShuffled
 from actograph.rules.diagnose import diagnose
 from actograph.rules.given import is_normalized_first
+from actograph.rules.head_initialization import HeadInitialization
 from actograph.rules.inputs_collapsed import InputsCollapsed
 from actograph.rules.inputs_not_normalized import InputsNotNormalized
 from actograph.rules.label_noise import LabelNoise
@@ -652,3 +653,20 @@ def test_an_objective_that_changes_its_sign_is_no_loss_that_diverges() -> None:
 
     steps = itertools.count()
     assert [type(one) for one in LossDiverging(rise=0.2).check(rising.but(loss=above).view)] == [Finding]
+
+
+def sure_regressor() -> nn.Module:
+    model = regressor()
+    with torch.no_grad():
+        model[2].weight.mul_(20.0)  # type: ignore[index]
+    return model
+
+
+def test_a_wild_start_of_a_regression_is_told_by_its_first_error() -> None:
+    (found,) = conforms(
+        HeadInitialization(),
+        [HEALTHY_LINE.but(model=sure_regressor, optimizer=sgd(1e-3), name="a sure head")],
+        [],
+        healthy=HEALTHY_LINE,
+    )
+    assert float(found.evidence["first_error_over_variance"]) > 1.8
