@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from actograph.layout.row import Floats
-from actograph.rules.advice import number
+from actograph.rules.advice import number, percent
 from actograph.rules.between import onset_between
 from actograph.rules.given import (
     has_bad_input,
@@ -239,14 +239,16 @@ class LabelsMisaligned(Rule):
     def _finding(
         self, view: RunView, step: int, outcomes: Outcomes, message: str, evidence: dict[str, float | str]
     ) -> Finding:
+        chances = _chances(outcomes)
+        right = f": {percent(float(chances['accuracy']))} are right at the end" if chances else ""
         return Finding(
             rule=self.id,
             severity=Severity.WARNING if step == 0 else Severity.ERROR,
             layer=None,
             first_step=step,
             last_step=view.final_step,
-            evidence={**_chances(outcomes), **evidence},
-            message=f"{message} Inputs and labels do not belong together.",
+            evidence={**chances, **evidence},
+            message=f"{message} Inputs and labels do not belong together{right}.",
             remedies=(
                 Remedy("check that each label belongs to its input, right before the model", "labels"),
                 Remedy("shuffle and split inputs and labels by the same index", "training data"),
