@@ -80,6 +80,7 @@ SICK: dict[str, tuple[Rule, list[RateRun], list[RateRun]]] = {
             ABRUPT.but(name="with a warm-up", schedule=warm_up),
             ABRUPT.but(name="a transformer that learns at once", options={"lr": 3e-3}),
             BASE.adam(lr=2e-2).but(name="no attention"),
+            ABRUPT.but(name="a rate that is gone soon", schedule=decays),
         ],
     ),
     "low": (

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from actograph.rules.advice import number
+from actograph.rules.learning_rate_decayed_early import fell_early
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
 from actograph.rules.updates import FEW, NO_UPDATES, Updates
 from actograph.runlog.facts import FactKind
@@ -42,8 +43,8 @@ class MissingWarmup(Rule):
         " no warm-up would help; and most of the loss at the start is left."
     )
     silent_on: ClassVar[str] = (
-        "Transformers that learn without a warm-up; rates that are far too high (see learning-rate-too-high); networks"
-        " without attention."
+        "Transformers that learn without a warm-up; rates that are far too high (see learning-rate-too-high), or gone soon"
+        " (see learning-rate-decayed-early); networks without attention."
     )
     advice: ClassVar[tuple[str, ...]] = (
         "Let the learning rate rise linearly over the first 2 / (1 - beta2) steps, at most a fifth of the run.",
@@ -81,6 +82,8 @@ class MissingWarmup(Rule):
         first = updates.first_ratio
         if first is None or not self.ratio <= first < self.hopeless:
             return
+        if fell_early(updates) is not None:
+            return  # a rate that is gone soon keeps the loss where it is as well
         if updates.in_force_since < FEW and updates.left >= self.left:
             yield self._finding(view, updates, first)
 
