@@ -92,4 +92,6 @@ def test_the_page_for_fastai_users_runs(shown: list[go.Figure], capsys: pytest.C
         code = code.replace(long, short)
     exec(code, {})
     assert len(shown) == len(pictures)
-    assert "error: dead-units in block2.act since step" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "error: learning-rate-too-high since step 0" in printed
+    assert "It led to dead-units in block2.act since step" in printed

@@ -159,6 +159,6 @@ def test_healthy_run_has_no_findings_and_only_its_facts_are_unknown() -> None:
         NO_FACTS,
         NO_UPDATES,
         "no input of floating-point numbers was recorded",
-        "no cross-entropy, or more than one, was seen",
+        "no cross-entropy or loss of a regression, or more than one, was seen",
         "0 evaluations of a validation loss were seen; at least 5 are needed",
     }

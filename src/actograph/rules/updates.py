@@ -23,9 +23,9 @@ NO_UPDATES = "too few updates were measured: it needs a loss, a learning rate an
 # update over weights at the first step, momentum's build-up counted in, of trainings at rates that were tuned: 0.006 to
 # 0.085 (five networks, SGD and Adam); the rates at which they still reached 95 % span a factor of ten and more around
 GOOD_FIRST_RATIO = 0.03
-# update over weights, at the first update and of three in a row, of rates that are far too high: 30 to 200 times tuned ones
-# have 0.4 to 9 and 0.13 to 0.7, tuned ones 0.006 to 0.15 and up to 0.13 (fifteen networks)
-REPLACED, LARGE = 0.3, 0.1
+# update over weights at the first update, and of three in a row, of rates that are far too high: 30 to 200 times tuned ones
+# have 0.4 to 9, and 0.13 to 0.7; tuned ones 0.006 to 0.15, and up to 0.1 under Adam, 0.13 under SGD (fifteen networks)
+REPLACED, LARGE_ADAPTIVE, LARGE = 0.3, 0.1, 0.2
 ADAM_USUAL = 1e-3  # learning rate; Kingma, Ba 2015
 FEW = 5  # recorded updates at the beginning
 MANY = 20  # recorded updates: half of them still tell a cosine of 0.2 from 0
@@ -151,8 +151,8 @@ class Updates:
     @property
     def replaces_weights(self) -> bool:
         """Whether the updates, foretold at the first and seen later, are of the size of the weights themselves."""
-        first = self.first_ratio
-        return first is not None and first >= REPLACED and self.peak_ratio >= LARGE
+        first, large = self.first_ratio, LARGE_ADAPTIVE if self.is_adaptive else LARGE
+        return first is not None and first >= REPLACED and self.peak_ratio >= large
 
     def good_rate(self) -> float | None:
         """Return the peak rate at which updates would have a usual size; None where the first was not measured."""
