@@ -12,7 +12,7 @@ from typing import ClassVar
 from actograph.rules.advice import number
 from actograph.rules.learning_rate_decayed_early import fell_early
 from actograph.rules.rule import Abstention, Finding, Remedy, Rule, Severity, threshold
-from actograph.rules.updates import FEW, NO_UPDATES, Updates
+from actograph.rules.updates import FEW, NO_UPDATES, REPLACED, Updates
 from actograph.runlog.facts import FactKind
 from actograph.runlog.flow import Flow, Kind
 from actograph.runlog.view import RunView
@@ -59,9 +59,13 @@ class MissingWarmup(Rule):
         0.1, "update over weights at the first update", "transformers that learn at once: 0.05 (one network)"
     )
     hopeless: float = threshold(
-        1.0, "update over weights", "our choice: it replaces the weights; with a warm-up 0.5 still learned"
+        REPLACED,
+        "update over weights",
+        "with a warm-up one network still learned at 0.20, and did not at 0.46",
     )
-    left: float = threshold(0.6, "share of the loss at the start", "with a warm-up at the same rate: 0.1")
+    left: float = threshold(
+        0.6, "share of the loss at the start", "with a warm-up at the same rate: 0.08 to 0.26"
+    )
     min_steps: float = threshold(
         50.0, "steps with a loss", "our choice: shorter runs have not had their time"
     )
@@ -122,7 +126,5 @@ class MissingWarmup(Rule):
 
 def has_attention(flow: Flow) -> bool:
     """Tell whether outputs of layers are multiplied with each other, other than by gates, in a network with norms."""
-    between = [kinds for layer in flow.layers for kinds in layer.sources.values()]
-    multiplies = any(Kind.PRODUCT in kinds and Kind.SATURATING not in kinds for kinds in between)
-    is_normed = any(Kind.NORM in kinds for kinds in between)
-    return multiplies and is_normed
+    multiplies = any(Kind.PRODUCT in kinds and Kind.SATURATING not in kinds for kinds in flow.between)
+    return multiplies and any(Kind.NORM in kinds for kinds in flow.between)
