@@ -327,7 +327,7 @@ class Recording:
         """Take all hooks off and store nothing: what was recorded stays with this object."""
         for functions in (*self._functions.values(), *(one for _, one in self._orphans)):
             functions.detach()
-        for hooks in (*self._hooks.values(), *(one for one, _ in self._orphans)):
+        for hooks in self._all_hooks:
             hooks.detach()
         handles, self._handles = self._handles, {}
         for handle in itertools.chain(*handles.values()):
@@ -359,7 +359,7 @@ class Recording:
 
     def _set_scale(self, scale: float) -> None:
         self._loss_scale = scale
-        for hooks in (*self._hooks.values(), *(one for one, _ in self._orphans)):
+        for hooks in self._all_hooks:
             hooks.loss_scale = scale
 
     @property
@@ -375,8 +375,7 @@ class Recording:
     @property
     def has_seen_compiled(self) -> bool:
         """Whether a layer in compiled code was measured."""
-        hooks = (*self._hooks.values(), *(one for one, _ in self._orphans))
-        return self._has_seen_compiled or any(one.has_seen_compiled for one in hooks)
+        return self._has_seen_compiled or any(one.has_seen_compiled for one in self._all_hooks)
 
     def number_of(self, optimizer: torch.optim.Optimizer) -> int:
         """Return how many optimizers had been given before this one, which must have been."""
@@ -452,6 +451,11 @@ class Recording:
     def _add_layer(self, layer: LayerInfo) -> None:
         if self._order.add(layer, self._writer.layers):
             self._writer.add_layer(layer)
+
+    @property
+    def _all_hooks(self) -> tuple[LayerHooks, ...]:
+        """Those of models, and of models that are gone while parts of them may live."""
+        return *self._hooks.values(), *(hooks for hooks, _ in self._orphans)
 
     def _let_go_of_model(self, key: int) -> None:
         """Keep nothing of a model that is gone but what was recorded of it."""

@@ -45,13 +45,11 @@ def _linked(findings: Sequence[Said], tolerance: float) -> list[Finding]:
     ordered = sorted(findings, key=lambda said: (not said[0].is_cause, *_by_onset(said[1])))
     root: dict[int, int] = {}
     for number, said in enumerate(ordered):
+        # of two that explain each other the first is the cause
         parents = (
             other
             for other, cause in enumerate(ordered)
-            if _explains(cause, said, tolerance)
-            and (
-                other < number or not _explains(said, cause, tolerance)
-            )  # of two that explain each other the first
+            if _explains(cause, said, tolerance) and (other < number or not _explains(said, cause, tolerance))
         )
         first = next((_root_of(parent, root) for parent in parents), number)
         if first != number:

@@ -95,9 +95,11 @@ class InitializationTooLarge(Rule):
         hidden = [one for one in starts if not one.is_head]
         large = [one for one in hidden if one.ratio >= self.ratio]
         free = [one for one in large if not one.is_normalized]
+        if not large:
+            return
         excess = self._excess(view, flow, free)
-        is_normed = any(Kind.NORM in kinds for one in flow.layers for kinds in one.sources.values())
-        if large and len(large) >= self.most * len(hidden) and not excess.harm and (is_normed or not free):
+        is_normed = any(Kind.NORM in kinds for kinds in flow.between)
+        if len(large) >= self.most * len(hidden) and not excess.harm and (is_normed or not free):
             yield self._finding(view, large, self._in_pace(view, flow, large))
         elif free:
             yield self._finding(view, free, excess)

@@ -86,7 +86,8 @@ class WrongLoss(Rule):
         )  # mean of the largest output's exponential: at most 1 of a probability
         if outcomes.fact.text("name") != "nll_loss" or len(confidence) < self.looks:
             return
-        if float(np.median(confidence.values)) <= 1.0 + ROUNDING:
+        size = float(np.median(confidence.values))
+        if size <= 1.0 + ROUNDING:
             return
         first_step, last_step = steps_of(view, outcomes.fact, 0)
         yield Finding(
@@ -95,7 +96,7 @@ class WrongLoss(Rule):
             layer=None,
             first_step=first_step,
             last_step=last_step,
-            evidence={"loss": "nll_loss", "exponential_of_outputs": float(np.median(confidence.values))},
+            evidence={"loss": "nll_loss", "exponential_of_outputs": size},
             message=(
                 "nll_loss takes logarithms of probabilities, which are 0 at most, and got larger numbers: probabilities, or"
                 " outputs before any softmax. It only pushes the output of the right class up, whatever the others do."

@@ -104,6 +104,11 @@ class Flow:
             if layer.to_output is not None and set(self.consumers(layer.name)) == {OUTPUT}
         )
 
+    @property
+    def between(self) -> list[frozenset[Kind]]:
+        """What lies between each two layers of which one feeds the other."""
+        return [kinds for layer in self.layers for kinds in layer.sources.values()]
+
     def from_on(self, name: str) -> list[WeightLayer]:
         """Return a layer and all that depend on it."""
         reached = {name}

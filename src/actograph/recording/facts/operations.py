@@ -34,11 +34,14 @@ NORM_OPS = frozenset(
         "RmsNorm", "BatchNorm", "InstanceNorm",
     )
 )  # fmt: skip
+VIEWS = (  # the same values in another shape or precision
+    "T", "Permute", "View", "UnsafeView", "ReshapeAlias", "Clone", "Unsqueeze", "Squeeze", "ToCopy", "Select", "Alias",
+)  # fmt: skip
 _LINEAR = (
-    "T", "Transpose", "Permute", "View", "UnsafeView", "ReshapeAlias", "AsStrided", "Clone", "Expand", "Unsqueeze",
-    "Squeeze", "ToCopy", "Slice", "Split", "SplitWithSizes", "Chunk", "Select", "Unbind", "Index", "IndexSelect", "Gather",
-    "Narrow", "Alias", "Contiguous", "CopyBackwards", "CopySlices", "Neg", "Sum", "Mean", "AvgPool1D", "AvgPool2D",
-    "AvgPool3D", "AdaptiveAvgPool1D", "AdaptiveAvgPool2D", "AdaptiveAvgPool3D", "MkldnnAdaptiveAvgPool2D", "NativeDropout",
+    *VIEWS, "Transpose", "AsStrided", "Expand", "Slice", "Split", "SplitWithSizes", "Chunk", "Unbind", "Index",
+    "IndexSelect", "Gather", "Narrow", "Contiguous", "CopyBackwards", "CopySlices", "Neg", "Sum", "Mean", "AvgPool1D",
+    "AvgPool2D", "AvgPool3D",
+    "AdaptiveAvgPool1D", "AdaptiveAvgPool2D", "AdaptiveAvgPool3D", "MkldnnAdaptiveAvgPool2D", "NativeDropout",
     "ConstantPadNd", "ReflectionPad1D", "ReflectionPad2D", "ReplicationPad2D", "Roll", "Flip", "Repeat", "Detach",
     "UpsampleNearest2D", "UpsampleBilinear2D", "UpsampleNearest1D", "PixelShuffle", "Unfold", "Im2Col", "Movedim",
     "Swapaxes", "Flatten", "Unflatten", "ViewAs", "Identity", "Diagonal",

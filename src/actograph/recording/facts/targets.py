@@ -5,7 +5,6 @@ No idea of models. Of each call only a few numbers are kept, and they wait on th
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,25 +13,20 @@ from torch import Tensor
 
 from actograph.layout.row import Floats
 from actograph.recording.facts.loss_call import NO_CLASS
+from actograph.recording.facts.operations import VIEWS, op_name
+from actograph.recording.facts.outcomes import HALF
 from actograph.recording.facts.thinning import is_looked_at
 from actograph.runlog.facts import FactKind, FactTable
 from actograph.sketch.observe import is_measurable
 from actograph.train.waiting import Waiting
 
-HALF = 0.5  # of a binary target: above it the label is 1
-_NO_EXTENT = torch.full((3,), math.nan)
 MAX_CLASSES = 256  # of a classification whose labels are counted; a vocabulary is none
 MAX_ROWS = 64  # outputs that are looked at for probabilities
 SHARE = 0.25  # of the calls after the first sixteen that are looked at
 ROUNDING = 1e-3  # a sum of probabilities may be off by, in float16 too
 SUBJECT = "cross-entropy"
 BINARY_SUBJECT = "binary cross-entropy"
-SIGMOID = "SigmoidBackward0"  # what autograd calls the gradient of a sigmoid
-# and of what only gives a tensor another shape or precision
-VIEWS = (
-    "SqueezeBackward", "UnsqueezeBackward", "ViewBackward", "UnsafeViewBackward", "ReshapeAliasBackward", "SelectBackward",
-    "ToCopyBackward", "AliasBackward", "CloneBackward", "TBackward", "PermuteBackward",
-)  # fmt: skip
+SIGMOID = "Sigmoid"  # as autograd calls it
 
 
 @dataclass
@@ -59,8 +53,10 @@ class _Labels:
 @dataclass(frozen=True)
 class _Note:
     step: int
+    subject: str
     num_classes: int
     ignored: int
+    has_extent: bool
     has_labels: bool
 
 
@@ -72,7 +68,7 @@ class TargetFacts:
     _num_calls: int = 0
     _last_binary: int = -1  # step of the last binary cross-entropy
     _has_several: bool = False  # of these in one step
-    _labels: dict[int, _Labels] = field(default_factory=dict)
+    _labels: dict[str, _Labels] = field(default_factory=dict)  # by subject
     _waiting: Waiting[_Note] = field(default_factory=Waiting[_Note])
 
     @torch.no_grad()
@@ -99,7 +95,9 @@ class TargetFacts:
             assert isinstance(target, Tensor)
             self.table.look(FactKind.LABELS, step)
             numbers += _label_numbers(target, num_classes)
-        self._waiting.add(_Note(step, num_classes, ignored, has_labels), torch.cat(numbers))
+        subject = f"{SUBJECT} of {num_classes} classes"
+        note = _Note(step, subject, num_classes, ignored, has_extent=True, has_labels=has_labels)
+        self._waiting.add(note, torch.cat(numbers))
 
     @torch.no_grad()
     def add_binary(self, outputs: object, target: object, step: int) -> None:
@@ -123,35 +121,36 @@ class TargetFacts:
             assert isinstance(target, Tensor)
             self.table.look(FactKind.LABELS, step)
             labels = _label_numbers((target.reshape(-1) > HALF).long(), 2)
-            self._waiting.add(
-                _Note(step, 2, NO_CLASS, has_labels=True), torch.cat([_NO_EXTENT.to(target.device), *labels])
-            )
+            note = _Note(step, BINARY_SUBJECT, 2, NO_CLASS, has_extent=False, has_labels=True)
+            self._waiting.add(note, torch.cat(labels))
 
     def drain(self, *, waits: bool = True) -> None:
         """Judge what waited on the device."""
-        steps: dict[int, int] = {}
+        steps: dict[str, int] = {}
         for note, numbers in self._waiting.take(waits=waits):
-            low, high, off = numbers[:3]
-            if math.isnan(off):
-                pass  # of a binary cross-entropy
-            elif low >= 0.0 and high <= 1.0 and off <= ROUNDING:
-                self.table.note(FactKind.PROBABILITIES, SUBJECT, note.step, classes=float(note.num_classes))
-            else:
-                self.table.end(FactKind.PROBABILITIES, SUBJECT)
+            rest = numbers
+            if note.has_extent:
+                (low, high, off), rest = numbers[:3], numbers[3:]
+                if low >= 0.0 and high <= 1.0 and off <= ROUNDING:
+                    classes = float(note.num_classes)
+                    self.table.note(FactKind.PROBABILITIES, SUBJECT, note.step, classes=classes)
+                else:
+                    self.table.end(FactKind.PROBABILITIES, SUBJECT)
             if note.has_labels:
                 new = _Labels(np.zeros(note.num_classes), note.ignored)
-                labels = self._labels.setdefault(note.num_classes, new)
-                labels.add(numbers[4:], is_sorted=bool(numbers[3]))
-                steps[note.num_classes] = note.step
-        for num_classes, step in steps.items():
-            one = self._labels[num_classes]
+                labels = self._labels.setdefault(note.subject, new)
+                labels.add(rest[1:], is_sorted=bool(rest[0]))
+                steps[note.subject] = note.step
+        for subject, step in steps.items():
+            one = self._labels[subject]
+            is_split = subject == BINARY_SUBJECT and self._has_several
             self.table.note(
                 FactKind.LABELS,
-                f"{SUBJECT} of {num_classes} classes",
+                subject,
                 step,
                 counts=one.counts.tolist(),
                 ignored=float(one.ignored),
-                batches=0.0 if self._has_several else float(one.num_several),
+                batches=0.0 if is_split else float(one.num_several),
                 sorted=float(one.sorted_batches),
                 alike=one.alike / max(one.num_several, 1),
             )
@@ -166,9 +165,9 @@ def _is_sigmoid(outputs: Tensor) -> bool:
     False
     """
     node = outputs.grad_fn
-    while node is not None and node.name().startswith(VIEWS):
+    while node is not None and op_name(node) in VIEWS:
         node = node.next_functions[0][0] if node.next_functions else None
-    return node is not None and node.name() == SIGMOID
+    return node is not None and op_name(node) == SIGMOID
 
 
 def _extent_of_rows(logits: Tensor) -> Tensor:
